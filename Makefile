@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+#
+# libperf - one makefile, not recursive. `make help` lists the targets.
+#
+# Everything is built below build/<variant>/, the libraries land in lib/.
+# Variants: release (default), asan (address + undefined), tsan (thread), clang.
+
+# ------------------------------------------------------------------- settings
+
+prefix      ?= /usr/local
+exec_prefix ?= $(prefix)
+bindir      ?= $(exec_prefix)/bin
+libdir      ?= $(exec_prefix)/lib
+includedir  ?= $(prefix)/include
+datarootdir ?= $(prefix)/share
+mandir      ?= $(datarootdir)/man
+DESTDIR     ?=
+
+VARIANT ?= release
+BUILD   := build
+OUT     := $(BUILD)/$(VARIANT)
+
+VERSION := $(shell awk '/define PERF_VERSION_(MAJOR|MINOR|PATCH)/ {v = v s $$3; s = "."} END {print v}' \
+             include/libperf/version.h)
+MAJOR   := $(firstword $(subst ., ,$(VERSION)))
+
+CC       ?= cc
+CXX      ?= c++
+AR       ?= ar
+INSTALL  ?= install
+OPT      ?= -O2 -g
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
+CPPFLAGS += -Iinclude -D_GNU_SOURCE
+CFLAGS_   = -std=gnu11 $(OPT) $(WARNINGS) -fPIC -fvisibility=hidden -fno-plt
+# nodelete: a thread that used the library runs its clean-up at its own end, which may come
+# after a dlclose (Node.js unloads add-ons before its pool's threads end).
+LDFLAGS_ := -Wl,-z,relro -Wl,-z,now -Wl,-z,nodelete -Wl,--as-needed
+LIBS     := -pthread -lm
+
+# Backends: WITH_X=0 leaves src/store/x*.c out, and the library neither links nor mentions it.
+# A line each: name, sources, pkg-config module.
+BACKENDS := SQLITE
+WITH_SQLITE ?= 1
+SQLITE_SOURCES := src/store/sqlite%
+SQLITE_PKG     := sqlite3
+
+backend_on  = $(filter 1,$(WITH_$(1)))
+CPPFLAGS   += $(foreach b,$(BACKENDS),-DPERF_WITH_$(b)=$(if $(call backend_on,$(b)),1,0))
+PKGS        = $(foreach b,$(BACKENDS),$(if $(call backend_on,$(b)),$($(b)_PKG)))
+# Asked when a recipe runs, so that a bare machine can still `make deps`.
+PKG_CFLAGS  = $(if $(strip $(PKGS)),$$(pkg-config --cflags $(PKGS)))
+PKG_LIBS    = $(if $(strip $(PKGS)),$$(pkg-config --libs $(PKGS)))
+
+ifeq ($(VARIANT),asan)
+OPT := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+endif
+ifeq ($(VARIANT),tsan)
+OPT := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+CPPFLAGS += -DTEST_WITHOUT_CRITERION
+endif
+ifeq ($(VARIANT),clang)
+CC := clang
+CXX := clang++
+endif
+ifeq ($(VARIANT),nosqlite)
+WITH_SQLITE := 0
+endif
+
+# -------------------------------------------------------------------- sources
+
+LEFT_OUT := src/perfctl/% $(foreach b,$(BACKENDS),$(if $(call backend_on,$(b)),,$($(b)_SOURCES)))
+SOURCES  := $(filter-out $(LEFT_OUT),$(sort $(wildcard src/*/*.c)))
+OBJECTS  := $(SOURCES:%.c=$(OUT)/%.o)
+HEADERS  := $(sort $(wildcard include/libperf/*.h include/libperf/*.hpp include/libperf/*/*.h))
+MAN      := $(sort $(wildcard man/*.[1-9]))
+
+ifeq ($(VARIANT),release)
+LIBDIR := lib
+else
+LIBDIR := $(OUT)/lib
+endif
+STATIC := $(LIBDIR)/libperf.a
+SHARED := $(LIBDIR)/libperf.so.$(VERSION)
+LINKS  := $(LIBDIR)/libperf.so.$(MAJOR) $(LIBDIR)/libperf.so
+PC     := $(OUT)/libperf.pc
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all demo test check bench install uninstall abi man dist deps clean format help
+
+all: $(STATIC) $(SHARED) $(LINKS) $(PC) ## build the static and the shared library
+
+$(OUT)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c $< -o $@
+
+$(STATIC): $(OBJECTS)
+	@mkdir -p $(@D)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(SHARED): $(OBJECTS) lib/libperf.map
+	@mkdir -p $(@D)
+	$(CC) $(OPT) -shared -Wl,-soname,libperf.so.$(MAJOR) -Wl,--version-script=lib/libperf.map \
+	    $(if $(filter asan tsan,$(VARIANT)),,-Wl,-z,defs) $(LDFLAGS_) $(LDFLAGS) \
+	    $(OBJECTS) $(PKG_LIBS) $(LIBS) -o $@
+
+$(LINKS): $(SHARED)
+	ln -sf $(<F) $@
+
+$(PC): pkgconfig/libperf.pc.in include/libperf/version.h Makefile
+	@mkdir -p $(@D)
+	sed -e 's|@prefix@|$(prefix)|' -e 's|@exec_prefix@|$(exec_prefix)|' -e 's|@libdir@|$(libdir)|' \
+	    -e 's|@includedir@|$(includedir)|' -e 's|@version@|$(VERSION)|' \
+	    -e 's|@requires@|$(strip $(PKGS))|' $< > $@
+
+# ---------------------------------------------------------------------- tests
+
+# One runner a folder. Unit tests see the internals, so all link the static library; Criterion
+# has its own main. Under ThreadSanitizer tests/support/shim.c takes Criterion's place.
+RUNNERS      := $(foreach d,unit fault stress crash live,$(if $(wildcard tests/$(d)/*_test.c),$(d)))
+TEST_SUPPORT := $(filter-out tests/support/shim.c,$(sort $(wildcard tests/support/*.c)))
+TEST_CFLAGS  := -Itests/support -Wno-conversion -Wno-shadow -Wno-unused-result
+TEST_LIBS    := $(if $(filter tsan,$(VARIANT)),,-lcriterion)
+
+tests_of = $(filter-out $(if $(call backend_on,SQLITE),,%sqlite_test.c),$(sort $(wildcard tests/$(1)/*_test.c))) \
+           $(TEST_SUPPORT) $(if $(filter tsan,$(VARIANT)),tests/support/shim.c)
+
+$(OUT)/tests/%.o: tests/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_) $(TEST_CFLAGS) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -c $< -o $@
+
+define runner
+$(OUT)/test-$(1): $(patsubst %.c,$(OUT)/%.o,$(call tests_of,$(1))) $(STATIC)
+	$$(CC) $$(OPT) $$(LDFLAGS) $$^ $$(PKG_LIBS) $$(TEST_LIBS) $$(LIBS) -o $$@
+endef
+$(foreach d,$(RUNNERS),$(eval $(call runner,$(d))))
+RUNNER_BINARIES := $(RUNNERS:%=$(OUT)/test-%)
+
+# Examples: each is a program that a user could have written, run without arguments.
+EXAMPLES := $(patsubst examples/%.c,$(OUT)/examples/%,$(sort $(wildcard examples/*.c))) \
+            $(patsubst examples/%.cpp,$(OUT)/examples/%,$(sort $(wildcard examples/cpp/*.cpp))) \
+            $(patsubst tests/%.cpp,$(OUT)/%,$(sort $(wildcard tests/cpp/*.cpp)))
+$(OUT)/examples/%: examples/%.c $(STATIC) $(HEADERS)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@
+$(OUT)/examples/%: examples/%.cpp $(STATIC) $(HEADERS)
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@
+$(OUT)/cpp/%: tests/cpp/%.cpp $(STATIC) $(HEADERS)
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@
+
+SCRIPTS := $(sort $(wildcard tests/examples/*.sh))
+
+test: ## install what tests need, run all tests and examples
+	@tests/support/deps.sh test
+	@+$(MAKE) --no-print-directory run-tests
+
+.PHONY: run-tests build-tests
+build-tests: all $(RUNNER_BINARIES) $(EXAMPLES) $(OUT)/demo
+run-tests: build-tests
+	@OUT=$(OUT) tests/support/run.sh $(RUNNER_BINARIES) $(EXAMPLES) $(SCRIPTS)
+
+# ----------------------------------------------------------------------- demo
+
+DEMO_OBJECTS := $(patsubst %.c,$(OUT)/%.o,$(sort $(wildcard examples/demo/*.c)))
+$(OUT)/demo: $(DEMO_OBJECTS) $(STATIC)
+	$(CC) $(OPT) $^ $(PKG_LIBS) -lsqlite3 $(LIBS) -o $@
+
+demo: ## install what the demo needs and run it (TRACE=file for your own requests)
+	@tests/support/deps.sh build
+	@+$(MAKE) --no-print-directory run-demo
+.PHONY: run-demo
+run-demo: $(OUT)/demo
+	@TRACE="$(TRACE)" $(OUT)/demo
+
+# --------------------------------------------------------------------- checks
+
+CHECKS := layers format man symbols headers nosqlite clang tidy consumer abi asan tsan valgrind
+check: ## all checks below, one line of result each
+	@tests/support/deps.sh check
+	@+for c in $(CHECKS); do $(MAKE) --no-print-directory check-$$c || exit 1; done
+.PHONY: $(CHECKS:%=check-%)
+
+check-layers: ## rooms include only from floors below
+	@tests/lint/layers.sh
+check-man: ## man pages lint clean; their examples compile
+	@tests/lint/man.sh $(MAN)
+check-symbols: all ## map, headers, library, list, man pages and tests agree
+	@tests/lint/symbols.sh $(SHARED)
+check-headers: ## each public header stands alone, in C11 and C++17, without padding
+	@tests/lint/headers.sh $(HEADERS)
+check-format: ## sources are formatted
+	@tests/lint/format.sh --check
+format:
+	@tests/lint/format.sh
+check-clang: ## clang compiles everything without a warning
+	@+$(MAKE) --no-print-directory -s VARIANT=clang $(patsubst $(OUT)/%,$(BUILD)/clang/%,$(OBJECTS))
+	@echo "ok clang: no warnings"
+check-nosqlite: ## the library builds without SQLite and does not mention it
+	@+$(MAKE) --no-print-directory -s VARIANT=nosqlite all
+	@! ldd $(BUILD)/nosqlite/lib/libperf.so.$(VERSION) | grep -q sqlite
+	@echo "ok nosqlite: builds and links without it"
+check-tidy: ## clang-tidy, warnings are errors
+	@tests/lint/tidy.sh $(CPPFLAGS) -- $(SOURCES)
+check-consumer: all ## installed, found by pkg-config, linked shared and static, run
+	@MAKE="$(MAKE)" tests/lint/consumer.sh
+check-abi: all ## the shared library still keeps the recorded ABI
+	@tests/abi/check.sh $(SHARED)
+check-asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@+$(MAKE) --no-print-directory -s VARIANT=asan build-runners
+	@tests/support/sanitized.sh asan $(RUNNERS:%=$(BUILD)/asan/test-%)
+check-tsan: ## the tests under ThreadSanitizer, by the shim
+	@+$(MAKE) --no-print-directory -s VARIANT=tsan build-runners
+	@tests/support/sanitized.sh tsan $(filter-out %/test-crash,$(RUNNERS:%=$(BUILD)/tsan/test-%))
+check-valgrind: build-tests ## uninitialised memory, which the sanitizers do not see
+	@tests/support/sanitized.sh valgrind $(EXAMPLES)
+.PHONY: build-runners
+build-runners: $(RUNNER_BINARIES)
+
+abi: all ## record the ABI of this tree as the baseline
+	abidw --headers-dir include/libperf $(SHARED) --out-file lib/libperf.abi
+
+# -------------------------------------------------------------------- install
+
+install: all ## install headers, libraries, pkg-config file and man pages
+	cd include && find libperf -name '*.h' -o -name '*.hpp' | while read -r h; do \
+	    $(INSTALL) -D -m 644 "$$h" "$(DESTDIR)$(includedir)/$$h"; done
+	$(INSTALL) -d "$(DESTDIR)$(libdir)/pkgconfig"
+	$(INSTALL) -m 644 $(STATIC) "$(DESTDIR)$(libdir)/libperf.a"
+	$(INSTALL) -m 755 $(SHARED) "$(DESTDIR)$(libdir)/libperf.so.$(VERSION)"
+	ln -sf libperf.so.$(VERSION) "$(DESTDIR)$(libdir)/libperf.so.$(MAJOR)"
+	ln -sf libperf.so.$(VERSION) "$(DESTDIR)$(libdir)/libperf.so"
+	$(INSTALL) -m 644 $(PC) "$(DESTDIR)$(libdir)/pkgconfig/libperf.pc"
+	for m in $(MAN); do s=$${m##*.}; \
+	    $(INSTALL) -D -m 644 "$$m" "$(DESTDIR)$(mandir)/man$$s/$${m#man/}"; done
+
+uninstall: ## remove what install put there
+	rm -rf "$(DESTDIR)$(includedir)/libperf"
+	rm -f "$(DESTDIR)$(libdir)/libperf.a" "$(DESTDIR)$(libdir)"/libperf.so* \
+	    "$(DESTDIR)$(libdir)/pkgconfig/libperf.pc"
+	for m in $(MAN); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m#man/}"; done
+
+man: check-man ## lint the man pages
+
+dist: ## a tarball of the committed tree
+	@mkdir -p $(BUILD)
+	git archive --prefix=libperf-$(VERSION)/ -o $(BUILD)/libperf-$(VERSION).tar.gz HEAD
+	@echo $(BUILD)/libperf-$(VERSION).tar.gz
+
+deps: ## install everything that demo, test and check need
+	@tests/support/deps.sh check
+
+clean: ## remove all that was built
+	rm -rf $(BUILD) lib/libperf.a lib/libperf.so*
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "%-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+-include tests/bench/bench.mk
+-include tests/fuzz/fuzz.mk
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)

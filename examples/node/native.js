@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+//
+// native.js - finds libperf and describes its C interface to koffi. Private: use index.js.
+//
+// Only calls that go in and come out are here, no callbacks: libperf may call one from
+// another thread, which has to wait for the JavaScript thread, which may be waiting for
+// libperf. So loads and their single flight are done in JavaScript (index.js).
+//
+'use strict';
+
+const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+const koffi = require('koffi');
+
+const SONAME = 'libperf.so.1';
+const MAJOR = 1;
+
+/** Where the library may be, best first: named, beside this tree, installed. */
+function* candidates() {
+    if (process.env.PERF_LIBRARY) {
+        yield process.env.PERF_LIBRARY; // and nothing else: a wrong name must not be papered over
+        return;
+    }
+    const beside = path.join(__dirname, '..', '..', 'lib', SONAME);
+    if (fs.existsSync(beside)) yield beside;
+    try {
+        const libdir = execFileSync('pkg-config', ['--variable=libdir', 'libperf'],
+            { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+        if (libdir) yield path.join(libdir, SONAME);
+    } catch {
+        // no pkg-config, or it does not know libperf
+    }
+    yield SONAME; // the loader's own search: LD_LIBRARY_PATH, ldconfig
+}
+
+function load() {
+    const problems = [];
+    for (const name of candidates()) {
+        try {
+            const found = koffi.load(name);
+            const version = found.func('int perf_version_number()')();
+            if (Math.trunc(version / 1000000) !== MAJOR)
+                throw new Error('it is another major version');
+            return found;
+        } catch (error) {
+            problems.push(`${name}: ${error.message}`);
+        }
+    }
+    throw new Error('libperf was not found; build or install it, or set PERF_LIBRARY to the path ' +
+        `of ${SONAME} (tried ${problems.join('; ')})`);
+}
+
+const STATS = ['hits', 'memory_hits', 'misses', 'stale_hits', 'negative_hits', 'loads',
+    'load_failures', 'load_ns', 'loads_suppressed', 'loads_discarded', 'refreshes', 'sets',
+    'deletes', 'evictions', 'expirations', 'invalidations', 'rejections', 'collisions', 'damaged',
+    'entries', 'bytes', 'max_bytes'];
+
+koffi.opaque('perf_cache');
+koffi.opaque('perf_value');
+const CacheOptions = koffi.struct('perf_cache_options', {
+    struct_size: 'size_t', memory_max_bytes: 'uint64_t', memory_max_entries: 'uint64_t',
+    memory_max_weight: 'uint64_t', memory_shards: 'uint64_t', durable_path: 'const char *',
+    durable_max_bytes: 'uint64_t', tiers: 'void *', tier_count: 'size_t', workers: 'uint64_t',
+    max_namespaces: 'uint64_t', host: 'void *',
+});
+const SetOptions = koffi.struct('perf_set_options', {
+    struct_size: 'size_t', ttl_ms: 'int64_t', stale_ms: 'int64_t', mode: 'int64_t',
+    version: 'uint64_t', weight: 'uint64_t', tags: 'const char **', tag_count: 'size_t',
+});
+koffi.struct('perf_lookup', {
+    key: 'const uint8_t *', key_len: 'size_t', buf: 'void *', cap: 'size_t', len: 'size_t',
+    value: 'void *', status: 'int64_t',
+});
+const CacheStats = koffi.struct('perf_cache_stats', {
+    struct_size: 'size_t', ...Object.fromEntries(STATS.map((name) => [name, 'uint64_t'])),
+});
+
+const lib = load();
+const where = 'perf_cache *cache, const char *ns, const char *user';
+const keyed = `${where}, const uint8_t *key, size_t key_len`;
+
+const calls = {
+    strerror: lib.func('const char *perf_strerror(int status)'),
+    strstatus: lib.func('const char *perf_strstatus(int status)'),
+    lastError: lib.func('const char *perf_last_error()'),
+    version: lib.func('const char *perf_version()'),
+    constant: lib.func('int perf_constant(const char *name, _Out_ int64_t *value)'),
+    open: lib.func('int perf_cache_open(const perf_cache_options *o, _Out_ perf_cache **cache)'),
+    close: lib.func('int perf_cache_close(perf_cache *cache)'),
+    getCopy: lib.func(`int perf_cache_get_copy(${keyed}, void *buf, size_t cap, ` +
+        '_Out_ size_t *len)'),
+    put: lib.func(`int perf_cache_put(${keyed}, const uint8_t *data, size_t len, ` +
+        'const perf_set_options *options, void *version)'),
+    remove: lib.func(`int perf_cache_delete(${keyed})`),
+    getMany: lib.func(`int perf_cache_get_many(${where}, _Inout_ perf_lookup *items, ` +
+        'size_t count, void *hits)'),
+    valueData: lib.func('void *perf_value_data(void *value)'),
+    valueSize: lib.func('size_t perf_value_size(void *value)'),
+    valueRelease: lib.func('void perf_value_release(void *value)'),
+    invalidateNamespace: lib.func('int perf_cache_invalidate_namespace(perf_cache *c, ' +
+        'const char *ns)'),
+    invalidateUser: lib.func('int perf_cache_invalidate_user(perf_cache *c, const char *user)'),
+    invalidateTag: lib.func('int perf_cache_invalidate_tag(perf_cache *c, const char *tag)'),
+    invalidatePattern: lib.func('int perf_cache_invalidate_pattern(perf_cache *c, ' +
+        'const char *ns, const char *pattern)'),
+    clear: lib.func('int perf_cache_clear(perf_cache *cache)'),
+    stats: lib.func('int perf_cache_get_stats(perf_cache *c, const char *ns, ' +
+        '_Inout_ perf_cache_stats *stats)'),
+    flush: lib.func('int perf_cache_flush(perf_cache *cache)'),
+};
+
+/** A public constant of the C headers, asked from the library itself. */
+function constant(name) {
+    const value = [0];
+    if (calls.constant(name, value) !== 0) throw new Error(`this libperf has no constant ${name}`);
+    return value[0];
+}
+
+module.exports = {
+    koffi, calls, constant, STATS,
+    cacheOptionsSize: koffi.sizeof(CacheOptions),
+    setOptionsSize: koffi.sizeof(SetOptions),
+    cacheStatsSize: koffi.sizeof(CacheStats),
+};

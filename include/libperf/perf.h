@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * perf.h - all of libperf in one include.
+ *
+ * Start with cache.h: it reads as a tutorial. macros.h holds the sugar
+ * (PERF_CACHED), backend/store.h the contract for storage of your own.
+ */
+#ifndef LIBPERF_PERF_H
+#define LIBPERF_PERF_H
+
+#include <libperf/backend/store.h>
+#include <libperf/cache.h>
+#include <libperf/macros.h>
+#include <libperf/types.h>
+#include <libperf/version.h>
+
+#endif

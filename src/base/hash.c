@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* hash.c - the parts of hash.h that need not be inline. Any thread. */
+#include "hash.h"
+
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+struct perf__hash128 perf__hash_bytes(struct perf__hash_key key, const void *data, size_t len)
+{
+    struct perf__sip s = perf__sip_begin(key);
+    perf__sip_bytes(&s, data, len);
+    struct perf__hash128 h;
+    h.lo = perf__sip_low(&s);
+    h.hi = perf__sip_high(&s);
+    return h;
+}
+
+struct perf__hash_key perf__hash_random_key(void)
+{
+    struct perf__hash_key key;
+    if (getrandom(&key, sizeof key, 0) == (ssize_t)sizeof key)
+        return key;
+    /* No generator (a very early boot or a strict sandbox): addresses and clocks are
+     * the best secret left, and a guessable key costs speed, never correctness. */
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    key.k0 = perf__mix64((uint64_t)t.tv_nsec ^ (uint64_t)(uintptr_t)&key);
+    key.k1 = perf__mix64((uint64_t)t.tv_sec ^ (uint64_t)getpid() << 32 ^ key.k0);
+    return key;
+}

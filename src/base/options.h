@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * options.h - taking in a caller's options struct of another version.
+ *
+ * The rule (types.h): fields the caller does not know are zero; fields we do
+ * not know must be zero. Any thread.
+ */
+#ifndef PERF_BASE_OPTIONS_H
+#define PERF_BASE_OPTIONS_H
+
+#include <libperf/types.h>
+
+/**
+ * Copies *given (a struct beginning with size_t struct_size) into *own of
+ * own_size bytes; the rest becomes zero. given NULL: all zero. own's
+ * struct_size becomes own_size.
+ * PERF_EINVAL, naming the struct, when struct_size is too small or too large
+ * to be true, or when a field that this library does not know is set.
+ */
+int perf__options_take(const char *type, const void *given, void *own, size_t own_size);
+
+/** PERF_EINVAL naming field, value, bounds, unless min <= value <= max. */
+int perf__check_range(const char *field, int64_t value, int64_t min, int64_t max);
+
+/** PERF_EINVAL naming field and bounds, unless min <= len <= max. For names and keys. */
+int perf__check_len(const char *field, size_t len, size_t min, size_t max);
+
+/** Fills own with the host's seams (NULL members and NULL host: the defaults), by value. */
+struct perf__host {
+    perf_allocator allocator;
+    perf_clock clock;
+    perf_log log;
+    perf_host view; /**< the same as pointers into this struct, for backends */
+};
+int perf__host_take(const perf_host *given, struct perf__host *own);
+
+#endif

@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * read.c - a get's way down: memory, then the tiers below, and back up with
+ * what was found there. Any thread; a memory hit takes no lock.
+ */
+#include "cache_impl.h"
+
+#include <string.h>
+
+static int64_t ttl_left(const struct perf__hit *hit, int64_t now)
+{
+    if (!perf__hit_ends(hit))
+        return PERF_TTL_FOREVER;
+    return hit->fresh_until > now ? hit->fresh_until - now : 0;
+}
+
+static void describe(perf_value *value, const struct perf__hit *hit, int64_t now)
+{
+    value->version = hit->version;
+    value->ttl_ms = ttl_left(hit, now);
+    value->stale = value->ttl_ms == 0;
+}
+
+int perf__out_give(const struct perf__op *op, const struct perf__out *out, const void *data,
+                   size_t len, const struct perf__hit *hit, int64_t now)
+{
+    if (!out->value) {
+        *out->len = len;
+        if (len > out->cap)
+            return PERF_ETOOSMALL;
+        if (len)
+            memcpy(out->buf, data, len);
+        return PERF_OK;
+    }
+    perf_value *value = perf__value_new(&op->cache->host.allocator, len);
+    if (!value)
+        return perf__fail_nomem("a value");
+    if (len)
+        memcpy(value->bytes, data, len);
+    describe(value, hit, now);
+    *out->value = value;
+    return PERF_OK;
+}
+
+/* What a negative entry holds: the status that the loader returned. */
+static int negative_status(const void *data, size_t len)
+{
+    return len == sizeof(uint32_t) ? (int)perf__load32(data) : PERF_MISS;
+}
+
+enum perf__state perf__memory_lookup(const struct perf__op *op, const struct perf__out *out,
+                                     int64_t *now, struct perf__hit *hit, int *status)
+{
+    perf_cache *cache = op->cache;
+    if (!perf__op_uses_memory(op)) {
+        *status = PERF_MISS;
+        return PERF__ABSENT;
+    }
+    /* The tier takes 0 as "before every end": whether the entry has ended is asked below, and
+     * only for those that can, since reading the clock costs as much as a lookup. */
+    perf_value *value = NULL;
+    int rc = out->value ? perf__memory_get(cache->memory, &op->key, *now, &value, hit)
+                        : perf__memory_get_copy(cache->memory, &op->key, *now, out->buf, out->cap,
+                                                out->len, hit);
+    *status = rc;
+    if (rc != PERF_OK && rc != PERF_ETOOSMALL)
+        return rc == PERF_MISS ? PERF__ABSENT : PERF__FRESH;
+    enum perf__state state = PERF__FRESH;
+    if (perf__hit_ends(hit)) {
+        if (!*now)
+            *now = perf__cache_now(cache);
+        state = *now >= hit->dead_at ? PERF__ABSENT
+                : *now >= hit->fresh_until ? PERF__STALE : PERF__FRESH;
+    }
+    if (hit->kind == PERF__ENTRY_NEGATIVE && state != PERF__ABSENT) {
+        uint8_t bytes[sizeof(uint32_t)];
+        size_t len = value ? value->len : *out->len;
+        if (value) {
+            *status = negative_status(value->data, len);
+        } else if (rc == PERF_OK) {
+            *status = negative_status(out->buf, len);
+        } else { /* the caller's buffer is smaller than a status: read it once more */
+            rc = perf__memory_get_copy(cache->memory, &op->key, *now, bytes, sizeof bytes, &len,
+                                       hit);
+            *status = rc ? PERF_MISS : negative_status(bytes, len);
+        }
+        state = PERF__NEGATIVE;
+    }
+    if (value) {
+        if (state == PERF__FRESH || state == PERF__STALE) {
+            describe(value, hit, *now);
+            *out->value = value;
+        } else {
+            perf_value_release(value);
+        }
+    }
+    return state;
+}
+
+/* ------------------------------------------------------------ tiers below */
+
+void perf__found_free(struct perf__found *found)
+{
+    perf__reply_free(&found->reply);
+}
+
+/* Believes what tier number i said, or not: the right key, alive, not dead by a mark. */
+static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found)
+{
+    perf_cache *cache = op->cache;
+    struct perf__record *record = &found->record;
+    if (perf__envelope_decode(found->reply.data, found->reply.len, record)) {
+        perf__count(op, PERF__DAMAGED, 1);
+        perf__tier_count_damaged(cache->tiers[i]);
+        return PERF_MISS;
+    }
+    const struct perf__key *key = &op->key;
+    if (record->ns.len != op->ns->name_len || memcmp(record->ns.data, op->ns->name, record->ns.len) ||
+        record->user.len != key->user_len ||
+        (key->user_len && memcmp(record->user.data, key->user, key->user_len)) ||
+        record->key.len != key->key_len || memcmp(record->key.data, key->key, key->key_len)) {
+        perf__count(op, PERF__COLLISIONS, 1);
+        return PERF_MISS;
+    }
+    int64_t wall = perf__realtime_coarse_ms(&cache->host.clock);
+    found->hit = (struct perf__hit){
+        .fresh_until = perf__life_from_wall(cache, now, record->fresh_until_ms),
+        .dead_at = perf__life_from_wall(cache, now, record->dead_at_ms),
+        .born = now - (wall > record->stamp_ms ? wall - record->stamp_ms : 0),
+        .load_ms = record->load_ms,
+        .kind = record->kind,
+    };
+    if (found->hit.dead_at < found->hit.fresh_until)
+        found->hit.dead_at = found->hit.fresh_until;
+    if (now >= found->hit.dead_at)
+        return PERF_MISS;
+    struct perf__marked marked = {record->ns, record->user, record->key, record->tags,
+                                  record->stamp_ms};
+    /* A stamp from the future (the clock went back) proves nothing: any mark kills it. */
+    if (record->stamp_ms > wall && record->stamp_ms > perf__marks_last(&cache->marks))
+        marked.stamp = record->stamp_ms = 1;
+    return perf__marks_dead(&cache->marks, &marked) ? PERF_MISS : PERF_OK;
+}
+
+/* Copies what tier number i had into memory and the tiers above i. Failures only cost speed. */
+static void promote(const struct perf__op *op, int64_t now, size_t i, uint32_t fence,
+                    struct perf__found *found)
+{
+    perf_cache *cache = op->cache;
+    const struct perf__record *record = &found->record;
+    struct perf__write write = {
+        .data = record->value.data,
+        .len = record->value.len,
+        .fresh_until = found->hit.fresh_until,
+        .dead_at = found->hit.dead_at,
+        .stamp = record->stamp_ms,
+        .weight = 1,
+        .tags = record->tags.data,
+        .tags_len = (uint32_t)record->tags.len,
+        .load_ms = record->load_ms,
+        .kind = record->kind,
+        .fenced = true,
+        .fence = fence,
+    };
+    if (perf__op_uses_memory(op) &&
+        perf__memory_put(cache->memory, &op->key, now, &write, &found->hit.version) != PERF_OK)
+        return;
+    uint8_t id[PERF_STORE_ID_SIZE];
+    perf_store_op store_op = {.kind = PERF_STORE_SET,
+                              .record = {found->reply.data, found->reply.len},
+                              .expire_ms = record->dead_at_ms};
+    perf__op_store_key(op, id, &store_op.key);
+    for (size_t above = 0; above < i; above++) {
+        uint64_t ticket;
+        if (perf__op_uses_tier(op, above))
+            (void)!perf__tier_submit(cache->tiers[above], &store_op, &ticket);
+    }
+}
+
+int perf__tiers_find(const struct perf__op *op, int64_t now, struct perf__found *found)
+{
+    int status;
+    perf__tiers_find_many(op, 1, now, found, &status);
+    return status;
+}
+
+/* Asks one tier for those of a group that are still missing. */
+enum { GROUP = 64 };
+
+static void ask_tier(const struct perf__op *ops, size_t count, int64_t now, size_t tier,
+                     const uint32_t *fences, struct perf__found *found, int *statuses)
+{
+    perf_store_key keys[GROUP];
+    uint8_t ids[GROUP][PERF_STORE_ID_SIZE];
+    perf_store_reply *replies[GROUP];
+    size_t asked[GROUP], n = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (statuses[i] == PERF_OK || !perf__op_uses_tier(&ops[i], tier))
+            continue;
+        perf__op_store_key(&ops[i], ids[n], &keys[n]);
+        found[i].reply.found = false;
+        replies[n] = &found[i].reply;
+        asked[n++] = i;
+    }
+    if (!n)
+        return;
+    perf_cache *cache = ops[0].cache;
+    int rc = perf__tier_get_many(cache->tiers[tier], keys, n, replies);
+    for (size_t k = 0; k < n; k++) {
+        size_t i = asked[k];
+        if (rc < 0) {
+            if (statuses[i] == PERF_MISS)
+                statuses[i] = rc;
+        } else if (found[i].reply.found && judge(&ops[i], now, tier, &found[i]) == PERF_OK) {
+            statuses[i] = PERF_OK;
+            promote(&ops[i], now, tier, fences[i], &found[i]);
+        }
+    }
+}
+
+void perf__tiers_find_many(const struct perf__op *ops, size_t count, int64_t now,
+                           struct perf__found *found, int *statuses)
+{
+    perf_cache *cache = ops[0].cache;
+    for (size_t i = 0; i < count; i++) {
+        found[i] = (struct perf__found){.reply.allocator = &cache->host.allocator};
+        statuses[i] = PERF_MISS;
+    }
+    for (size_t first = 0; cache->tier_count && first < count; first += GROUP) {
+        size_t n = count - first < GROUP ? count - first : GROUP;
+        uint32_t fences[GROUP]; /* before the first read: a write that comes between wins */
+        for (size_t i = 0; i < n; i++)
+            fences[i] = perf__memory_fence(cache->memory, &ops[first + i].key);
+        for (size_t tier = 0; tier < cache->tier_count; tier++)
+            ask_tier(ops + first, n, now, tier, fences, found + first, statuses + first);
+    }
+}
+
+void perf__promote(const struct perf__op *op, int64_t now)
+{
+    perf_cache *cache = op->cache;
+    struct perf__hit hit;
+    size_t len;
+    if (!cache->tier_count ||
+        perf__memory_get_copy(cache->memory, &op->key, now, NULL, 0, &len, &hit) != PERF_MISS)
+        return;
+    struct perf__found found;
+    (void)!perf__tiers_find(op, now, &found); /* a failing tier has nothing to promote */
+    perf__found_free(&found);
+}
+
+/* ------------------------------------------------------------- plain gets */
+
+static int get(const struct perf__op *op, const struct perf__out *out)
+{
+    int64_t now = 0;
+    struct perf__hit hit;
+    int status;
+    enum perf__state state = perf__memory_lookup(op, out, &now, &hit, &status);
+    if (__builtin_expect(state == PERF__FRESH, 1)) {
+        perf__count(op, PERF__MEMORY_HITS, 1);
+        return status;
+    }
+    if (state == PERF__STALE && out->value) { /* for those with a loader only */
+        perf_value_release(*out->value);
+        *out->value = NULL;
+    }
+    if (state == PERF__NEGATIVE) {
+        perf__count(op, PERF__NEGATIVE_HITS, 1);
+        perf__count(op, PERF__MISSES, 1);
+        return PERF_MISS;
+    }
+    if (state == PERF__ABSENT && op->cache->tier_count) {
+        if (!now)
+            now = perf__cache_now(op->cache);
+        struct perf__found found;
+        status = perf__tiers_find(op, now, &found);
+        if (status == PERF_OK && found.hit.kind == PERF__ENTRY_VALUE &&
+            now < found.hit.fresh_until) {
+            perf__count(op, PERF__TIER_HITS, 1);
+            status = perf__out_give(op, out, found.record.value.data, found.record.value.len,
+                                    &found.hit, now);
+            perf__found_free(&found);
+            perf__events_deliver(&op->cache->events);
+            return status;
+        }
+        perf__found_free(&found);
+        perf__events_deliver(&op->cache->events);
+        if (status < 0) {
+            perf__count(op, PERF__MISSES, 1);
+            return status;
+        }
+    }
+    perf__count(op, PERF__MISSES, 1);
+    return PERF_MISS;
+}
+
+int perf_cache_get(perf_cache *cache, const char *ns, const char *user, const void *key,
+                   size_t key_len, perf_value **value)
+{
+    struct perf__op op;
+    int rc = perf__op_begin(&op, cache, ns, user, key, key_len);
+    if (rc)
+        return rc;
+    if (!value)
+        return perf__fail(PERF_EINVAL, "value is NULL; give a place for the handle");
+    perf_value *got = NULL;
+    rc = get(&op, &(struct perf__out){.value = &got});
+    if (rc == PERF_OK)
+        *value = got;
+    return rc;
+}
+
+int perf_cache_get_copy(perf_cache *cache, const char *ns, const char *user, const void *key,
+                        size_t key_len, void *buf, size_t cap, size_t *len)
+{
+    struct perf__op op;
+    int rc = perf__op_begin(&op, cache, ns, user, key, key_len);
+    if (rc)
+        return rc;
+    if (!len || (!buf && cap))
+        return perf__fail(PERF_EINVAL, "%s is NULL; give a place for it", len ? "buf" : "len");
+    return get(&op, &(struct perf__out){.buf = buf, .cap = cap, .len = len});
+}
+
+int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const void *key,
+                   size_t key_len, int64_t *ttl_ms)
+{
+    struct perf__op op;
+    int rc = perf__op_begin(&op, cache, ns, user, key, key_len);
+    if (rc)
+        return rc;
+    if (!ttl_ms)
+        return perf__fail(PERF_EINVAL, "ttl_ms is NULL; give a place for it");
+    int64_t now = perf__cache_now(cache);
+    perf__promote(&op, now);
+    size_t len;
+    struct perf__hit hit;
+    int status;
+    enum perf__state state = perf__memory_lookup(&op, &(struct perf__out){.len = &len}, &now,
+                                                 &hit, &status);
+    if (state != PERF__FRESH)
+        return PERF_MISS;
+    *ttl_ms = ttl_left(&hit, now);
+    return PERF_OK;
+}
+
+/* ------------------------------------------------------------------- batch */
+
+/* Memory's answer for one item; true when the item is settled. */
+static bool item_from_memory(const struct perf__op *op, perf_lookup *item, int64_t *now)
+{
+    struct perf__hit hit;
+    perf_value *value = NULL;
+    struct perf__out out = {item->buf ? NULL : &value, item->buf, item->cap, &item->len};
+    int status;
+    enum perf__state state = perf__memory_lookup(op, &out, now, &hit, &status);
+    if (state == PERF__FRESH) {
+        perf__count(op, PERF__MEMORY_HITS, 1);
+        if (value) {
+            item->value = value;
+            item->len = value->len;
+        }
+        item->status = status;
+        return true;
+    }
+    perf_value_release(value);
+    if (state == PERF__NEGATIVE) {
+        perf__count(op, PERF__NEGATIVE_HITS, 1);
+        item->status = status;
+    }
+    return state == PERF__NEGATIVE;
+}
+
+static void items_from_tiers(const struct perf__op *ops, perf_lookup *const *items, size_t count,
+                             int64_t now)
+{
+    struct perf__found found[GROUP];
+    int statuses[GROUP];
+    perf__tiers_find_many(ops, count, now, found, statuses);
+    for (size_t i = 0; i < count; i++) {
+        if (statuses[i] == PERF_OK && found[i].hit.kind == PERF__ENTRY_VALUE &&
+            now < found[i].hit.fresh_until) {
+            struct perf__out out = {items[i]->buf ? NULL : &items[i]->value, items[i]->buf,
+                                    items[i]->cap, &items[i]->len};
+            perf__count(&ops[i], PERF__TIER_HITS, 1);
+            items[i]->status = perf__out_give(&ops[i], &out, found[i].record.value.data,
+                                              found[i].record.value.len, &found[i].hit, now);
+            items[i]->len = found[i].record.value.len;
+        } else if (statuses[i] < 0) {
+            items[i]->status = statuses[i];
+        }
+        perf__found_free(&found[i]);
+    }
+}
+
+int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_lookup *items,
+                   size_t count)
+{
+    int64_t now = 0;
+    for (size_t i = 0; i < count; i++) {
+        items[i].status = PERF__ITEM_ABSENT;
+        items[i].value = NULL;
+        items[i].len = 0;
+    }
+    for (size_t first = 0; first < count; first += GROUP) {
+        size_t n = count - first < GROUP ? count - first : GROUP, missing = 0;
+        struct perf__op ops[GROUP];
+        struct perf__key keys[GROUP];
+        perf_lookup *missed[GROUP];
+        for (size_t i = 0; i < n; i++) {
+            const perf_lookup *item = &items[first + i];
+            int rc = perf__op_begin(&ops[i], cache, ns, user, item->key, item->key_len);
+            if (rc)
+                return rc;
+            keys[i] = ops[i].key;
+        }
+        perf__memory_prefetch(cache->memory, keys, n);
+        for (size_t i = 0; i < n; i++) {
+            if (item_from_memory(&ops[i], &items[first + i], &now))
+                continue;
+            ops[missing] = ops[i];
+            missed[missing++] = &items[first + i];
+        }
+        if (missing && cache->tier_count) {
+            if (!now)
+                now = perf__cache_now(cache);
+            items_from_tiers(ops, missed, missing, now);
+            perf__events_deliver(&cache->events);
+        }
+    }
+    return PERF_OK;
+}
+
+size_t perf__items_settle(perf_lookup *items, size_t count)
+{
+    size_t absent = 0;
+    for (size_t i = 0; i < count; i++)
+        if (items[i].status == PERF__ITEM_ABSENT) {
+            items[i].status = PERF_MISS;
+            absent++;
+        }
+    return absent;
+}
+
+int perf_cache_get_many(perf_cache *cache, const char *ns, const char *user, perf_lookup *items,
+                        size_t count, size_t *hits)
+{
+    int rc = perf__cache_check(cache);
+    if (rc)
+        return rc;
+    if (!items && count)
+        return perf__fail(PERF_EINVAL, "items is NULL; give an array of count lookups");
+    rc = perf__get_many(cache, ns, user, items, count);
+    if (rc) {
+        perf__items_settle(items, count);
+        return rc;
+    }
+    size_t missed = perf__items_settle(items, count), found = 0;
+    struct perf__namespace *space = NULL;
+    if (missed && !perf__namespace_get(&cache->namespaces, ns, &space))
+        perf__counters_add(&space->counts, PERF__MISSES, missed);
+    for (size_t i = 0; i < count; i++)
+        found += items[i].status == PERF_OK;
+    if (hits)
+        *hits = found;
+    return PERF_OK;
+}

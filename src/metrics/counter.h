@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * counter.h - counters that cost a nanosecond, and gauges.
+ *
+ * A perf__counters is a set of counters that belong together. Every numbered
+ * thread adds to a row of its own with a plain store; reading sums the rows.
+ * Threads without a number share row 0 with atomic adds. Sums are exact once
+ * the adding threads have been synchronised with. Any thread.
+ */
+#ifndef PERF_METRICS_COUNTER_H
+#define PERF_METRICS_COUNTER_H
+
+#include <stdatomic.h>
+
+#include "../base/thread.h"
+
+struct perf__counters {
+    const perf_allocator *allocator;
+    uint32_t count;                                  /* counters in the set */
+    _Atomic(_Atomic uint64_t *) rows[PERF__THREAD_SLOTS];
+};
+
+/* PERF_OK or PERF_ENOMEM. allocator outlives the set. */
+int perf__counters_init(struct perf__counters *set, const perf_allocator *allocator,
+                        uint32_t count);
+void perf__counters_destroy(struct perf__counters *set);
+
+/* Slow path of perf__counters_add: makes this thread's row, or uses the shared one. */
+void perf__counters_add_slow(struct perf__counters *set, uint32_t index, uint64_t n);
+
+static inline void perf__counters_add(struct perf__counters *set, uint32_t index, uint64_t n)
+{
+    int slot = perf__thread_slot();
+    _Atomic uint64_t *row = atomic_load_explicit(&set->rows[slot], memory_order_acquire);
+    if (__builtin_expect(slot == 0 || !row, 0)) {
+        perf__counters_add_slow(set, index, n);
+        return;
+    }
+    uint64_t old = atomic_load_explicit(&row[index], memory_order_relaxed);
+    atomic_store_explicit(&row[index], old + n, memory_order_relaxed);
+}
+
+uint64_t perf__counters_sum(const struct perf__counters *set, uint32_t index);
+
+/* A value that goes up and down. */
+typedef _Atomic int64_t perf__gauge;
+
+static inline void perf__gauge_add(perf__gauge *gauge, int64_t n)
+{
+    atomic_fetch_add_explicit(gauge, n, memory_order_relaxed);
+}
+
+static inline int64_t perf__gauge_get(const perf__gauge *gauge)
+{
+    return atomic_load_explicit(gauge, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * registry.c - the built-in backends, one line each.
+ *
+ * A backend that the build leaves out keeps its line with no vtable, so that
+ * asking for it says what is missing. Constant data, any thread.
+ */
+#include "registry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "../base/status.h"
+
+#ifndef PERF_WITH_SQLITE
+#define PERF_WITH_SQLITE 1
+#endif
+
+#if PERF_WITH_SQLITE
+#define SQLITE_BACKEND &perf__store_sqlite
+#else
+#define SQLITE_BACKEND NULL
+#endif
+
+static const struct {
+    const char *name;
+    const perf_store_vtable *vtable;
+} backends[] = {
+    {"sqlite", SQLITE_BACKEND},
+};
+
+enum { BACKENDS = sizeof backends / sizeof *backends };
+
+const perf_store_vtable *perf__store_builtin(const char *name)
+{
+    for (size_t i = 0; name && i < BACKENDS; i++)
+        if (!strcmp(backends[i].name, name))
+            return backends[i].vtable;
+    return NULL;
+}
+
+int perf__store_fail_unknown(const char *name)
+{
+    char names[128] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < BACKENDS; i++) {
+        if (name && !strcmp(backends[i].name, name))
+            return perf__fail(PERF_EUNSUPPORTED,
+                              "this libperf was built without the backend \"%s\"; build it with "
+                              "WITH_SQLITE=1 or bring a store of your own",
+                              name);
+        if (backends[i].vtable && used < sizeof names)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s\"%s\"",
+                                     used ? ", " : "", backends[i].name);
+    }
+    if (!name)
+        return perf__fail(PERF_EINVAL,
+                          "a tier has neither backend nor store; name a backend (built in: %s) or "
+                          "give a perf_store_vtable",
+                          used ? names : "none");
+    return perf__fail(PERF_EINVAL, "perf_tier_options.backend \"%.64s\" is unknown; built in: %s",
+                      name, used ? names : "none");
+}

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+#
+# The benchmark's part of the one makefile; included by the top level.
+#
+#   make bench              everything: bench-cache and bench-hit-ratio
+#   make bench-cache        speed, memory, single flight, SQLite tier, beside floor and peers
+#   make bench-hit-ratio    hit ratios on the traces of $(TRACES), beside known policies
+#   make bench-programs     only builds
+#
+# PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
+# BENCH_ROUNDS=7 measured runs of each; CXX compiles the C++ peer.
+
+PEERS ?= 1
+TRACES ?= ../shared/traces
+BENCH_CASES ?= cache
+BENCH_ROUNDS ?= 7
+BENCH_DIR := $(BUILD)/bench
+BENCH_PYTHON ?= python3
+
+BENCH_CC = $(CC) -std=gnu11 $(or $(OPT),-O2) $(WARNINGS) $(CFLAGS) -MMD -MP -pthread -Iinclude
+# Our programs link the shared library, as hosts do, and find it where it was built.
+BENCH_SHARED := $(or $(LINKS),lib/libperf.so)
+BENCH_LIBPERF = -Llib -lperf -Wl,-rpath,'$(CURDIR)/lib'
+
+BENCH_PROGRAMS := $(addprefix $(BENCH_DIR)/,gen-stream subject-floor subject-libperf case-churn \
+	case-single-flight case-sqlite hit-ratio)
+BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
+
+.PHONY: bench bench-cache bench-hit-ratio bench-programs bench-peers
+
+bench: bench-programs bench-peers
+	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
+		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
+
+bench-cache: bench-programs bench-peers
+	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
+		--peers $(PEERS) $(BENCH_CASES)
+
+bench-hit-ratio: $(BENCH_DIR)/hit-ratio $(if $(BENCH_POLICIES),$(BENCH_DIR)/policy-table)
+	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --traces $(TRACES) hit-ratio
+
+bench-programs: $(BENCH_PROGRAMS) $(if $(BENCH_POLICIES),$(BENCH_DIR)/policy-table)
+
+# Never fails: a peer that cannot be built is named, and shown as "not measured".
+bench-peers: | $(BENCH_DIR)
+ifneq ($(PEERS),0)
+	@CXX='$(CXX)' tests/bench/peers/build.sh $(BENCH_DIR)
+endif
+
+$(BENCH_DIR):
+	@mkdir -p $@
+
+$(BENCH_DIR)/gen-stream: tests/bench/gen_stream.c | $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< -lm
+
+$(BENCH_DIR)/subject-floor: tests/bench/subject_floor.c | $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $<
+
+$(BENCH_DIR)/subject-libperf: tests/bench/subject_libperf.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
+
+$(BENCH_DIR)/case-churn: tests/bench/case_churn.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF) -lm
+
+$(BENCH_DIR)/case-single-flight: tests/bench/case_single_flight.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
+
+$(BENCH_DIR)/case-sqlite: tests/bench/case_sqlite.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF) -lsqlite3
+
+$(BENCH_DIR)/hit-ratio: tests/bench/hit_ratio.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
+
+# The reference policies also run our policy's own code, which the shared library hides.
+$(BENCH_DIR)/policy-table: $(BENCH_POLICIES) lib/libperf.a | $(BENCH_DIR)
+	$(BENCH_CC) -Isrc -o $@ $(BENCH_POLICIES) lib/libperf.a $(LDLIBS) -lm
+
+-include $(wildcard $(BENCH_DIR)/*.d)

@@ -1,0 +1,63 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
+# named loudly and left out; that is not a failure of the build.
+#
+# usage: build.sh DIR
+set -u
+dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
+here=$(cd "$(dirname "$0")" && pwd) || exit 1
+
+# attempt NAMES RESULT COMMAND...: runs COMMAND; keeps its output in a log; says what failed.
+attempt() {
+    names=$1
+    result=$2
+    shift 2
+    log=$dir/$result.log
+    if "$@" >"$log" 2>&1; then
+        return
+    fi
+    rm -rf "${dir:?}/$result"
+    echo "bench: NOT MEASURED: $names: the build failed; the end of $log:" >&2
+    tail -n 5 "$log" | sed 's/^/bench:   /' >&2
+}
+
+tbb() {
+    target=$dir/peer-tbb
+    for source in tbb.cc ../subject.h ../protocol.h; do
+        [ "$target" -nt "$here/$source" ] || set -- stale
+    done
+    [ $# -eq 0 ] || ${CXX:-c++} -std=gnu++17 -O3 -march=native -pthread -o "$target" \
+        "$here/tbb.cc" -ltbb
+}
+
+rust() {
+    cd "$here/rust" && RUSTFLAGS='-C target-cpu=native' \
+        cargo build --release --locked --target-dir "$dir/cargo" &&
+        cp -f "$dir/cargo/release/peer-rust" "$dir/peer-rust"
+}
+
+golang() {
+    cd "$here/go" && go build -mod=readonly -trimpath -o "$dir/peer-go" .
+}
+
+java() {
+    target=$dir/peer-java
+    mkdir -p "$target"
+    if [ ! "$target/jars" -nt "$here/java/pom.xml" ]; then
+        rm -rf "$target/jars"
+        mvn -B -q -f "$here/java/pom.xml" \
+            org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+            -DoutputDirectory="$target/jars" || return 1
+        touch "$target/jars"
+    fi
+    [ "$target/Peer.class" -nt "$here/java/Peer.java" ] ||
+        javac -d "$target" -cp "$target/jars/*" "$here/java/Peer.java"
+}
+
+attempt 'tbb' peer-tbb tbb
+attempt 'quick_cache, moka' peer-rust rust
+attempt 'otter, theine' peer-go golang
+attempt 'caffeine' peer-java java
+exit 0

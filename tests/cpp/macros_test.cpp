@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+//
+// macros_test.cpp - what macros.h does otherwise in C++: overloads instead of _Generic,
+// enums with a type of their own, exceptions, namespaces. The rest is unit/macros_test.c.
+//
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <libperf/perf.h>
+#include <limits>
+#include <stdexcept>
+
+#include "check.hpp"
+
+enum class shade : std::uint16_t { dark = 7, light = 60000 };
+enum tone { low = -3, high = 3 };
+
+struct picture {
+    shade s;
+    tone t;
+    char name[16];
+};
+
+static int runs;
+
+namespace gallery
+{
+
+PERF_CACHED(find_picture, picture, "pictures", 60000, (shade, s), (tone, t),
+            (const char *const, name))
+{
+    runs++;
+    out->s = s;
+    out->t = t;
+    if (!name)
+        throw std::runtime_error("no name");
+    std::strncpy(out->name, name, sizeof out->name - 1);
+    return PERF_OK;
+}
+
+static PERF_CACHED(nothing, int, "nothing", PERF_TTL_FOREVER)
+{
+    *out = ++runs;
+    return PERF_OK;
+}
+
+} // namespace gallery
+
+#define ECHO(suffix, type)                                                                 \
+    static PERF_CACHED(echo_##suffix, type, "echo", PERF_TTL_FOREVER, (const type, value)) \
+    {                                                                                      \
+        runs++;                                                                            \
+        *out = value;                                                                      \
+        return PERF_OK;                                                                    \
+    }
+ECHO(bool, bool)
+ECHO(char, char)
+ECHO(int, int)
+ECHO(ulong, unsigned long)
+ECHO(llong, long long)
+ECHO(float, float)
+ECHO(double, double)
+
+template <typename T> static void echo(int (*call)(T, T *), std::initializer_list<T> values)
+{
+    runs = 0;
+    for (int i = 0; i < 2; i++)
+        for (T value : values) {
+            T out;
+            CHECK(call(value, &out) == PERF_OK && !std::memcmp(&out, &value, sizeof out));
+        }
+    CHECK(runs == static_cast<int>(values.size()));
+}
+
+static void every_type()
+{
+    echo<bool>(echo_bool, {false, true});
+    echo<char>(echo_char, {'\0', 'a', '\x7f'});
+    echo<int>(echo_int, {0, -1, std::numeric_limits<int>::min()});
+    echo<unsigned long>(echo_ulong, {0, std::numeric_limits<unsigned long>::max()});
+    echo<long long>(echo_llong, {0, -1, std::numeric_limits<long long>::min()});
+    echo<float>(echo_float, {0.0f, -0.0f, 1.5f, std::numeric_limits<float>::quiet_NaN()});
+    echo<double>(echo_double, {0.0, -0.0, 0.1, std::numeric_limits<double>::infinity()});
+}
+
+static void enums_and_namespaces()
+{
+    picture p;
+    int n = 0;
+    runs = 0;
+    for (int i = 0; i < 2; i++) {
+        CHECK(gallery::find_picture(shade::light, low, "x", &p) == PERF_OK);
+        CHECK(p.s == shade::light && p.t == low && !std::strcmp(p.name, "x"));
+        CHECK(gallery::find_picture(shade::dark, low, "x", &p) == PERF_OK && p.s == shade::dark);
+        CHECK(gallery::find_picture(shade::dark, high, "x", &p) == PERF_OK && p.t == high);
+    }
+    CHECK(runs == 3);
+    CHECK(gallery::PERF_FORGET(find_picture)(shade::dark, high, "x") == PERF_OK);
+    CHECK(gallery::find_picture(shade::dark, high, "x", &p) == PERF_OK && runs == 4);
+    CHECK(gallery::nothing(&n) == PERF_OK && gallery::nothing(&n) == PERF_OK && n == 5);
+    CHECK(gallery::PERF_FORGET(nothing)() == PERF_OK);
+}
+
+static void exceptions_become_a_code()
+{
+    picture p;
+    CHECK(gallery::find_picture(shade::dark, low, nullptr, &p) == PERF_ELOAD);
+    perf_cache *cache = perf_cache_set_default(nullptr);
+    CHECK(gallery::find_picture(shade::dark, low, nullptr, &p) == PERF_ELOAD);
+    perf_cache_set_default(cache);
+}
+
+static void throw_with_a_value(perf_cache *cache)
+{
+    PERF_AUTO(perf_value) v = nullptr;
+    CHECK(perf_cache_get(cache, "ns", nullptr, "k", 1, &v) == PERF_OK);
+    throw std::runtime_error("out");
+}
+
+static long live;
+
+static void auto_handles_survive_a_throw()
+{
+    perf_allocator allocator = PERF_ALLOCATOR_INIT;
+    allocator.alloc = [](void *, std::size_t size) { return live++, std::malloc(size); };
+    allocator.realloc = [](void *, void *block, std::size_t size) {
+        live += block == nullptr;
+        return std::realloc(block, size);
+    };
+    allocator.free = [](void *, void *block) {
+        live -= block != nullptr;
+        std::free(block);
+    };
+    perf_host host = PERF_HOST_INIT;
+    perf_cache_options options = PERF_CACHE_OPTIONS_INIT;
+    host.allocator = &allocator;
+    options.host = &host;
+    {
+        PERF_AUTO(perf_cache) cache = nullptr;
+        CHECK(perf_cache_open(&options, &cache) == PERF_OK);
+        CHECK(perf_cache_set(cache, "ns", nullptr, "k", 1, "v", 1, PERF_TTL_FOREVER) == PERF_OK);
+        CHECK_THROWS(throw_with_a_value(cache), std::runtime_error, true);
+        CHECK(live > 0);
+    }
+    CHECK(live == 0);
+}
+
+int main()
+{
+    PERF_AUTO(perf_cache) cache = nullptr;
+    CHECK(perf_cache_open(nullptr, &cache) == PERF_OK);
+    perf_cache_set_default(cache);
+    int rc = run_tests({
+#define TEST(name) {#name, name}
+        TEST(every_type),
+        TEST(enums_and_namespaces),
+        TEST(exceptions_become_a_code),
+        TEST(auto_handles_survive_a_throw),
+    });
+    perf_cache_set_default(nullptr);
+    return rc;
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+//
+// node_test.js - the Node.js module against the built library. Run by node.sh, which
+// names the installed module in PERF_MODULE.
+//
+'use strict';
+
+const assert = require('node:assert/strict');
+const { execFileSync, spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { test } = require('node:test');
+const { Cache, CacheError, encodeKey, version } = require(process.env.PERF_MODULE);
+
+function withCache(body, options) {
+    return async () => {
+        const cache = new Cache(options);
+        try {
+            await body(cache);
+        } finally {
+            await cache.close();
+        }
+    };
+}
+
+/** A promise, and the functions that settle it. */
+function gate() {
+    const made = {};
+    made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+    return made;
+}
+
+test('version', () => assert.match(version(), /^1\.\d+\.\d+$/));
+
+test('set and get', withCache((cache) => {
+    cache.set('ns', 'key', { a: [1, 2.5, null, 'ü'] });
+    assert.deepEqual(cache.get('ns', 'key'), { a: [1, 2.5, null, 'ü'] });
+    assert.equal(cache.get('ns', 'other'), undefined);
+    assert.equal(cache.get('other', 'key'), undefined);
+    cache.set('ns', 'null', null);
+    assert.equal(cache.get('ns', 'null'), null);
+}));
+
+test('users are apart', withCache((cache) => {
+    cache.set('ns', 'key', 1, { user: 'anna' });
+    cache.set('ns', 'key', 2);
+    assert.equal(cache.get('ns', 'key', { user: 'anna' }), 1);
+    cache.invalidateUser('anna');
+    assert.equal(cache.get('ns', 'key', { user: 'anna' }), undefined);
+    assert.equal(cache.get('ns', 'key'), 2);
+}));
+
+test('bytes of all sizes', withCache((cache) => {
+    for (const size of [0, 1, 16383, 16384, 16385, 300000]) {
+        const data = Buffer.alloc(size, size % 251);
+        cache.set('ns', Buffer.from([0, size % 256, 0]), data);
+        assert.deepEqual(cache.get('ns', Buffer.from([0, size % 256, 0])), data);
+    }
+    // What was returned is the caller's own, not a window onto a buffer that is used again.
+    cache.set('ns', 'a', Buffer.from('first'));
+    cache.set('ns', 'b', Buffer.from('other'));
+    const first = cache.get('ns', 'a');
+    cache.get('ns', 'b');
+    assert.equal(first.toString(), 'first');
+    assert.throws(() => cache.set('ns', 'c', 'text'), TypeError);
+}, { serializer: 'bytes' }));
+
+test('delete and ifAbsent', withCache((cache) => {
+    assert.equal(cache.set('ns', 'k', 1, { ifAbsent: true }), true);
+    assert.equal(cache.set('ns', 'k', 2, { ifAbsent: true }), false);
+    assert.equal(cache.get('ns', 'k'), 1);
+    assert.equal(cache.delete('ns', 'k'), true);
+    assert.equal(cache.delete('ns', 'k'), false);
+    assert.equal(cache.get('ns', 'k'), undefined);
+}));
+
+test('getMany', withCache((cache) => {
+    for (let i = 0; i < 100; i++) cache.set('ns', `k${i}`, i);
+    const keys = Array.from({ length: 20 }, (_, i) => `k${i + 90}`);
+    const found = cache.getMany('ns', keys);
+    assert.deepEqual([...found], Array.from({ length: 10 }, (_, i) => [`k${i + 90}`, i + 90]));
+    assert.equal(cache.getMany('ns', []).size, 0);
+}));
+
+test('getAsync and setAsync', withCache(async (cache) => {
+    const long = 'x'.repeat(100000);
+    await Promise.all([cache.setAsync('ns', 'a', 1), cache.setAsync('ns', 'b', long)]);
+    assert.deepEqual(await Promise.all([cache.getAsync('ns', 'a'), cache.getAsync('ns', 'b'),
+        cache.getAsync('ns', 'c')]), [1, long, undefined]);
+}));
+
+test('invalidation', withCache((cache) => {
+    cache.set('a', 'x:1', 1, { tags: ['red'] });
+    cache.set('a', 'y:1', 2, { tags: ['blue', 'green'] });
+    cache.set('b', 'x:1', 3, { tags: ['red'] });
+    cache.invalidateTag('red');
+    assert.deepEqual([cache.get('a', 'x:1'), cache.get('a', 'y:1'), cache.get('b', 'x:1')],
+        [undefined, 2, undefined]);
+    cache.invalidatePattern('a', 'y:*');
+    assert.equal(cache.get('a', 'y:1'), undefined);
+    cache.set('a', 'k', 1);
+    cache.set('b', 'k', 2);
+    cache.invalidateNamespace('a');
+    assert.deepEqual([cache.get('a', 'k'), cache.get('b', 'k')], [undefined, 2]);
+    cache.clear();
+    assert.equal(cache.get('b', 'k'), undefined);
+}));
+
+test('stats', withCache((cache) => {
+    cache.set('ns', 'k', 1);
+    cache.get('ns', 'k');
+    cache.get('ns', 'no');
+    const { hits, misses, sets } = cache.stats('ns');
+    assert.deepEqual({ hits, misses, sets }, { hits: 1, misses: 1, sets: 1 });
+    assert.equal(cache.stats().max_bytes, 64 * 1024 * 1024);
+    assert.equal(cache.stats('never used'), undefined);
+}));
+
+test('errors have a code and say what', withCache((cache) => {
+    assert.throws(() => cache.set('n'.repeat(300), 'k', 1),
+        (error) => error instanceof CacheError && error.code === 'PERF_EINVAL' &&
+            error.message.length > 0);
+    assert.throws(() => cache.set('a\0b', 'k', 1), TypeError);
+    assert.throws(() => cache.set('ns', 'k', 1, { ttl: -1 }), RangeError);
+    assert.throws(() => cache.set('ns', 7, 1), TypeError);
+    assert.throws(() => new Cache({ durablePath: '/no/such/folder/at/all/cache.db' }), CacheError);
+}));
+
+test('closed', async () => {
+    const cache = new Cache();
+    const pending = cache.setAsync('ns', 'k', 1);
+    await cache.close();
+    await cache.close();
+    assert.equal(await pending, true);
+    assert.throws(() => cache.get('ns', 'k'), /closed/);
+});
+
+test('survives a restart', async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'perf-node-'));
+    try {
+        const durablePath = path.join(folder, 'cache.db');
+        let runs = 0;
+        for (let i = 0; i < 2; i++) {
+            const cache = new Cache({ durablePath });
+            const fn = cache.cached(async (x) => { runs++; return [x]; }, { namespace: 'ns' });
+            assert.deepEqual(await fn(5), [5]);
+            await cache.flush();
+            await cache.close();
+        }
+        assert.equal(runs, 1);
+    } finally {
+        fs.rmSync(folder, { recursive: true });
+    }
+});
+
+test('cached runs once for each arguments', withCache(async (cache) => {
+    const calls = [];
+    async function add(a, b) { calls.push([a, b]); return { sum: a + b }; }
+    const cached = cache.cached(add, { ttl: 60000 });
+    assert.equal(cached.name, 'add');
+    const [first, second] = [await cached(1, 2), await cached(1, 2)];
+    assert.deepEqual([first, second], [{ sum: 3 }, { sum: 3 }]);
+    assert.notEqual(first, second); // each caller may change its own
+    await cached('1', 2);
+    assert.equal(calls.length, 2);
+    assert.equal(cached.forget(1, 2), true);
+    await cached(1, 2);
+    assert.equal(calls.length, 3);
+}));
+
+test('undefined is a result', withCache(async (cache) => {
+    let runs = 0;
+    const cached = cache.cached(() => { runs++; }, { namespace: 'ns' });
+    assert.deepEqual([await cached(), await cached(), runs], [undefined, undefined, 1]);
+}));
+
+test('keys tell values apart', () => {
+    const values = [1, '1', true, 1n, null, undefined, [1], [[1]], [1, []], {}, { a: 1 }, 0, -0,
+        NaN, '', [], new Uint8Array([1]), new Date(1), 'x'.repeat(50000), 'y'.repeat(50000)];
+    const keys = new Set(values.map((value) => encodeKey(value).toString('latin1')));
+    assert.equal(keys.size, values.length);
+    assert.ok([...keys].every((key) => key.length <= 32767));
+    assert.deepEqual(encodeKey({ a: 1, b: 2 }), encodeKey({ b: 2, a: 1 }));
+    assert.notDeepEqual(encodeKey('ab', 'c'), encodeKey('a', 'bc'));
+    assert.throws(() => encodeKey(new Map()), /key function/);
+    assert.throws(() => encodeKey(() => 1), /key function/);
+});
+
+test('single flight, and errors reach all but are not kept', withCache(async (cache) => {
+    let runs = 0;
+    let door = gate();
+    const cached = cache.cached(() => { runs++; return door.promise; }, { namespace: 'ns' });
+    const failing = Array.from({ length: 8 }, () => cached('a'));
+    door.reject(new Error('down'));
+    for (const result of await Promise.allSettled(failing))
+        assert.equal(result.reason.message, 'down');
+    assert.equal(runs, 1);
+    door = gate();
+    const working = Array.from({ length: 8 }, () => cached('a'));
+    door.resolve('value');
+    assert.deepEqual(await Promise.all(working), Array(8).fill('value'));
+    assert.equal(await cached('a'), 'value');
+    assert.equal(runs, 2);
+}));
+
+const ways = {
+    'a key': (cache, cached) => cached.forget('a'),
+    'a namespace': (cache) => cache.invalidateNamespace('ns'),
+    'a user': (cache) => cache.invalidateUser('anna'),
+    'a tag': (cache) => cache.invalidateTag('red'),
+    'a pattern': (cache) => cache.invalidatePattern('ns', '*'),
+    all: (cache) => cache.clear(),
+};
+for (const [what, invalidate] of Object.entries(ways)) {
+    test(`a load does not outlive the invalidation of ${what}`, withCache(async (cache) => {
+        const doors = [gate(), gate()];
+        let runs = 0;
+        const cached = cache.cached(() => doors[runs++].promise,
+            { namespace: 'ns', tags: ['red'], user: () => 'anna' });
+        const old = cached('a');
+        invalidate(cache, cached);
+        const young = cached('a'); // does not join the old load
+        doors[1].resolve('new');
+        doors[0].resolve('old');
+        assert.deepEqual(await Promise.all([old, young]), ['old', 'new']);
+        assert.equal(await cached('a'), 'new');
+        assert.equal(runs, 2);
+    }));
+}
+
+test('an unrelated invalidation leaves a load alone', withCache(async (cache) => {
+    const door = gate();
+    let runs = 0;
+    const cached = cache.cached(() => { runs++; return door.promise; }, { namespace: 'ns' });
+    const first = cached('a');
+    cache.invalidateNamespace('other');
+    cache.invalidateTag('blue');
+    cached.forget('b');
+    door.resolve(1);
+    assert.deepEqual([await first, await cached('a'), runs], [1, 1, 1]);
+}));
+
+test('the process ends by itself', () => {
+    const text = 'const { Cache } = require(process.env.PERF_MODULE);' +
+        'const c = new Cache(); c.set("ns", "k", 1); console.log(c.get("ns", "k"));';
+    assert.equal(execFileSync(process.execPath, ['-e', text], { encoding: 'utf8' }), '1\n');
+});
+
+test('a missing library says what to do', () => {
+    const done = spawnSync(process.execPath, ['-e', 'require(process.env.PERF_MODULE)'],
+        { encoding: 'utf8', env: { ...process.env, PERF_LIBRARY: '/no/such/lib.so' } });
+    assert.notEqual(done.status, 0);
+    assert.match(done.stderr, /PERF_LIBRARY/);
+});

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: MIT
+"""The Python package against the built library. Run by python.sh."""
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+import perf_cache
+from perf_cache import _native
+
+
+class Basics(unittest.TestCase):
+    def setUp(self):
+        self.cache = perf_cache.Cache()
+        self.addCleanup(self.cache.close)
+
+    def test_set_and_get(self):
+        self.cache.set("ns", "key", {"a": [1, 2.5, None, "ü"]})
+        self.assertEqual(self.cache.get("ns", "key"), {"a": [1, 2.5, None, "ü"]})
+        self.assertIsNone(self.cache.get("ns", "other"))
+        self.assertEqual(self.cache.get("other", "key", default="x"), "x")
+
+    def test_none_is_a_value(self):
+        self.cache.set("ns", "key", None)
+        self.assertIsNone(self.cache.get("ns", "key", default="missing"))
+
+    def test_users_are_apart(self):
+        self.cache.set("ns", "key", 1, user="anna")
+        self.cache.set("ns", "key", 2)
+        self.assertEqual(self.cache.get("ns", "key", user="anna"), 1)
+        self.cache.invalidate_user("anna")
+        self.assertIsNone(self.cache.get("ns", "key", user="anna"))
+        self.assertEqual(self.cache.get("ns", "key"), 2)
+
+    def test_binary_keys_and_values(self):
+        with perf_cache.Cache(serializer="bytes") as cache:
+            cache.set("ns", b"a\0b", b"\0\xff" * 1000)
+            self.assertEqual(cache.get("ns", b"a\0b"), b"\0\xff" * 1000)
+            self.assertIsNone(cache.get("ns", b"a\0c"))
+            cache.set("ns", "empty", b"")
+            self.assertEqual(cache.get("ns", "empty"), b"")
+            with self.assertRaises(TypeError):
+                cache.set("ns", "text", "not bytes")
+
+    def test_delete_and_if_absent(self):
+        self.assertTrue(self.cache.set("ns", "k", 1, if_absent=True))
+        self.assertFalse(self.cache.set("ns", "k", 2, if_absent=True))
+        self.assertEqual(self.cache.get("ns", "k"), 1)
+        self.assertTrue(self.cache.delete("ns", "k"))
+        self.assertFalse(self.cache.delete("ns", "k"))
+        self.assertIsNone(self.cache.get("ns", "k"))
+
+    def test_get_many(self):
+        for i in range(100):
+            self.cache.set("ns", "k%d" % i, i)
+        found = self.cache.get_many("ns", ["k%d" % i for i in range(90, 110)])
+        self.assertEqual(found, {"k%d" % i: i for i in range(90, 100)})
+        self.assertEqual(self.cache.get_many("ns", []), {})
+
+    def test_incr(self):
+        self.assertEqual(self.cache.incr("ns", "n", 5, initial=10), 10)
+        self.assertEqual(self.cache.incr("ns", "n", 5), 15)
+
+    def test_invalidation(self):
+        self.cache.set("a", "x:1", 1, tags=["red"])
+        self.cache.set("a", "y:1", 2, tags=["blue"])
+        self.cache.set("b", "x:1", 3, tags=["red"])
+        self.cache.invalidate_tag("red")
+        self.assertEqual([self.cache.get(*k) for k in (("a", "x:1"), ("a", "y:1"), ("b", "x:1"))],
+                         [None, 2, None])
+        self.cache.invalidate_pattern("a", "y:*")
+        self.assertIsNone(self.cache.get("a", "y:1"))
+        self.cache.set("a", "k", 1)
+        self.cache.set("b", "k", 2)
+        self.cache.invalidate_namespace("a")
+        self.assertEqual((self.cache.get("a", "k"), self.cache.get("b", "k")), (None, 2))
+        self.cache.clear()
+        self.assertIsNone(self.cache.get("b", "k"))
+
+    def test_stats(self):
+        self.cache.set("ns", "k", 1)
+        self.cache.get("ns", "k")
+        self.cache.get("ns", "no")
+        stats = self.cache.stats("ns")
+        self.assertEqual((stats["hits"], stats["misses"], stats["sets"]), (1, 1, 1))
+        self.assertEqual(self.cache.stats()["max_bytes"], 64 << 20)
+        self.assertEqual(self.cache.stats("never used"), {})
+
+    def test_errors_have_a_code_and_say_what(self):
+        with self.assertRaises(perf_cache.CacheError) as caught:
+            self.cache.set("n" * 300, "k", 1)
+        self.assertEqual(caught.exception.code, _native.constant("PERF_EINVAL"))
+        self.assertTrue(str(caught.exception))
+        with self.assertRaises(perf_cache.CacheError):
+            self.cache.configure("ns", jitter_percent=99)
+        with self.assertRaises(TypeError):
+            self.cache.configure("ns", no_such_policy=1)
+        with self.assertRaises(ValueError):
+            self.cache.set("a\0b", "k", 1)
+        with self.assertRaises(ValueError):
+            self.cache.set("ns", "k", 1, ttl=-5)
+
+    def test_closed(self):
+        self.cache.close()
+        self.cache.close()
+        with self.assertRaises(ValueError):
+            self.cache.get("ns", "k")
+
+    def test_structs_are_those_of_the_library(self):
+        # A struct of another size would be refused, one of another layout misread.
+        self.cache.configure("ns", ttl_ms=1000, jitter_percent=50, stale_ms=1, negative_ttl_ms=1,
+                             error_ttl_ms=1, max_value_bytes=64, tiers=1, soft_timeout_ms=1,
+                             hard_timeout_ms=1, early_refresh_permille=1000,
+                             refresh_ahead_percent=99)
+        with self.assertRaises(perf_cache.CacheError):
+            self.cache.set("ns", "k", "x" * 100)
+
+
+class Durable(unittest.TestCase):
+    def test_survives_a_restart(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "cache.db")
+            with perf_cache.Cache(path) as cache:
+                cache.set("ns", "k", [1, 2, 3])
+                cache.flush()
+            with perf_cache.Cache(path) as cache:
+                self.assertEqual(cache.get("ns", "k"), [1, 2, 3])
+                self.assertEqual(cache.stats()["memory_hits"], 0)
+
+    def test_open_error(self):
+        with self.assertRaises(perf_cache.CacheError):
+            perf_cache.Cache("/no/such/folder/at/all/cache.db")
+
+
+class Decorator(unittest.TestCase):
+    def setUp(self):
+        self.cache = perf_cache.Cache()
+        self.addCleanup(self.cache.close)
+        self.calls = []
+
+    def decorate(self, **options):
+        @self.cache.cached(**options)
+        def function(a, b=0, *rest, **more):
+            self.calls.append(a)
+            return [a, b]
+        return function
+
+    def test_runs_once(self):
+        function = self.decorate(ttl=60)
+        self.assertEqual(function(1, 2), [1, 2])
+        self.assertEqual(function(1, b=2), [1, 2])
+        self.assertEqual(function(a=1, b=2), [1, 2])
+        self.assertEqual(self.calls, [1])
+        self.assertEqual(function.__name__, "function")
+        self.assertEqual(function.__wrapped__(5), [5, 0])
+
+    def test_types_make_keys(self):
+        arguments = [1, True, 1.0, "1", b"1", None, (1,), [1], (1, ()), ((1,),), {"a": 1},
+                     {1: "a"}, {1}, 0.0, -0.0, "", b"", (), [], 1 << 80, "a" * 50000, "b" * 50000]
+        keys = {perf_cache.encode_key(argument) for argument in arguments}
+        self.assertEqual(len(keys), len(arguments))
+        self.assertLessEqual(max(map(len, keys)), 32767)
+        self.assertEqual(perf_cache.encode_key({"a": 1, "b": 2}),
+                         perf_cache.encode_key({"b": 2, "a": 1}))
+        self.assertNotEqual(perf_cache.encode_key("ab", "c"), perf_cache.encode_key("a", "bc"))
+
+    def test_unsupported_type(self):
+        with self.assertRaisesRegex(TypeError, "key="):
+            self.decorate()(object())
+
+    def test_own_key(self):
+        class Thing:
+            id = 7
+        calls = []
+
+        @self.cache.cached(namespace="own", key=lambda thing: "thing:%d" % thing.id)
+        def function(thing):
+            calls.append(thing)
+            return "ok"
+        self.assertEqual((function(Thing()), function(Thing())), ("ok", "ok"))
+        self.assertEqual(len(calls), 1)
+        function.forget_all()
+        function(Thing())
+        self.assertEqual(len(calls), 2)
+
+    def test_functions_of_one_namespace_are_apart(self):
+        @self.cache.cached(namespace="shared")
+        def one(x):
+            return "one"
+
+        @self.cache.cached(namespace="shared")
+        def two(x):
+            return "two"
+        self.assertEqual((one(1), two(1), one(1), two(1)), ("one", "two", "one", "two"))
+        one.forget_all()
+        self.assertEqual(self.cache.stats("shared")["loads"], 2)
+        one(1), two(1)
+        self.assertEqual(self.cache.stats("shared")["loads"], 3)
+
+    def test_forget(self):
+        function = self.decorate()
+        function(1), function(2)
+        self.assertTrue(function.forget(1))
+        function(1), function(2)
+        self.assertEqual(self.calls, [1, 2, 1])
+
+    def test_exceptions_pass_through_and_are_not_kept(self):
+        attempts = []
+
+        @self.cache.cached(namespace="e")
+        def function():
+            attempts.append(1)
+            if len(attempts) < 3:
+                raise LookupError("attempt %d" % len(attempts))
+            return "fine"
+        for number in (1, 2):
+            with self.assertRaisesRegex(LookupError, "attempt %d" % number):
+                function()
+        self.assertEqual((function(), function()), ("fine", "fine"))
+        self.assertEqual(len(attempts), 3)
+
+    def test_unserializable_result_is_an_error(self):
+        @self.cache.cached(namespace="u")
+        def function():
+            return object()
+        with self.assertRaises(TypeError):
+            function()
+
+    def test_pickle_only_when_asked(self):
+        @self.cache.cached(namespace="p", serializer="pickle")
+        def function():
+            return {(1, 2): {3}}
+        self.assertEqual((function(), function()), ({(1, 2): {3}}, {(1, 2): {3}}))
+
+    def test_recursion(self):
+        @self.cache.cached(namespace="fib")
+        def fib(n):
+            self.calls.append(n)
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+        self.assertEqual(fib(30), 832040)
+        self.assertEqual(len(self.calls), 31)
+
+    def test_without_a_cache_it_runs(self):
+        calls = []
+
+        @perf_cache.cached
+        def function():
+            calls.append(1)
+        function(), function()
+        self.assertEqual(len(calls), 2)
+        before = perf_cache.set_default(self.cache)
+        self.addCleanup(perf_cache.set_default, before)
+        function(), function()
+        self.assertEqual(len(calls), 3)
+
+    def test_coroutines_are_refused(self):
+        async def function():
+            pass
+        with self.assertRaisesRegex(TypeError, "to_thread"):
+            self.cache.cached(function)
+
+    def test_single_flight(self):
+        inside, go, calls, results = threading.Event(), threading.Event(), [], []
+
+        @self.cache.cached(namespace="sf")
+        def function():
+            calls.append(1)
+            inside.set()
+            self.assertTrue(go.wait(30))
+            return "value"
+        threads = [threading.Thread(target=lambda: results.append(function())) for _ in range(8)]
+        threads[0].start()
+        self.assertTrue(inside.wait(30))
+        for thread in threads[1:]:
+            thread.start()
+        go.set()
+        for thread in threads:
+            thread.join(60)
+        self.assertEqual((len(calls), results), (1, ["value"] * 8))
+
+    def test_waiters_get_load_error(self):
+        inside, go, seen, lock = threading.Event(), threading.Event(), [], threading.Lock()
+
+        @self.cache.cached(namespace="we", wait=30)
+        def function():
+            inside.set()
+            self.assertTrue(go.wait(30))
+            raise LookupError("mine")
+
+        def ask():
+            try:
+                function()
+            except Exception as error:
+                with lock:
+                    seen.append(type(error))
+        first, second = threading.Thread(target=ask), threading.Thread(target=ask)
+        first.start()
+        self.assertTrue(inside.wait(30))
+        second.start()
+        for _ in range(100):  # let the second one come to wait in the library
+            if self.cache.stats()["loads_suppressed"]:
+                break
+            go.wait(0.01)
+        go.set()
+        first.join(60), second.join(60)
+        self.assertCountEqual(seen, [LookupError, perf_cache.LoadError])
+
+    def test_stale_is_served_while_the_background_refreshes(self):
+        refreshed, calls = threading.Event(), []
+
+        @self.cache.cached(namespace="st", ttl=0.001, stale=600)
+        def function():
+            calls.append(threading.get_ident())
+            if len(calls) > 1:
+                refreshed.set()
+            return len(calls)
+        first = function()
+        self.assertEqual(first, 1)
+        while not refreshed.is_set():  # each call may be the one past the millisecond
+            function()
+        self.assertNotEqual(calls[1], threading.get_ident())
+
+    def test_nothing_is_left_behind(self):
+        from perf_cache import _loads
+        function = self.decorate()
+        for i in range(50):
+            function(i)
+        with self.assertRaises(TypeError):
+            function(object())
+        gc.collect()
+        self.assertEqual(len(_loads), 0)
+
+
+class Processes(unittest.TestCase):
+    def run_python(self, text, **environment):
+        return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True,
+                              timeout=60, env=dict(os.environ, **environment))
+
+    def test_exit_without_close(self):
+        done = self.run_python(
+            "import perf_cache\n"
+            "c = perf_cache.Cache()\n"
+            "f = c.cached(lambda: 1, ttl=0.001, stale=60)\n"
+            "print(sum(f() for i in range(2000)))\n")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "2000\n", ""))
+
+    def test_missing_library_says_what_to_do(self):
+        done = self.run_python("import perf_cache", PERF_LIBRARY="/no/such/lib.so")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("PERF_LIBRARY", done.stderr)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "needs fork")
+    def test_fork(self):
+        done = self.run_python(
+            "import os, perf_cache\n"
+            "c = perf_cache.Cache()\n"
+            "c.set('ns', 'k', 1)\n"
+            "pid = os.fork()\n"
+            "if pid == 0:\n"
+            "    try:\n"
+            "        c.get('ns', 'k')\n"
+            "    except perf_cache.CacheError as e:\n"
+            "        os._exit(0 if e.code == %d else 3)\n"
+            "    os._exit(4)\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), c.get('ns', 'k'))\n"
+            % _native.constant("PERF_EFORKED"))
+        self.assertEqual((done.returncode, done.stdout), (0, "0 1\n"), done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

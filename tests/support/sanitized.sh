@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Runs runners built with a sanitizer, or programs under valgrind; any report is a failure.
+#     sanitized.sh asan|tsan|valgrind PROGRAM...
+set -u
+kind=$1
+shift
+case "$kind" in
+asan) # abort_on_error: Criterion's workers would otherwise swallow a leak
+    export ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:allocator_may_return_null=1
+    export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+    run() { "$@" --jobs 2; } ;;
+tsan)
+    export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+    run() { "$@"; } ;;
+valgrind)
+    run() { valgrind -q --error-exitcode=9 --trace-children=no --leak-check=full \
+        --errors-for-leak-kinds=definite "$@"; } ;;
+esac
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+[ "$kind" = valgrind ] || export PERF_STRESS_OPS=${PERF_STRESS_OPS:-100000}
+count=0
+for program in "$@"; do
+    if ! run "$program" >"$log" 2>&1 || grep -qE 'SUMMARY: .*Sanitizer|WARNING: ThreadSanitizer' "$log"; then
+        grep -vE '^\[(PASS|RUN )' "$log" | tail -n 60
+        echo "FAILED $kind: $program"
+        exit 1
+    fi
+    count=$((count + 1))
+done
+echo "ok $kind: $count programs clean"

@@ -1,0 +1,715 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * macros_test.c - PERF_CACHED and PERF_AUTO, through a real cache.
+ *
+ * The functions under test count how often their bodies run, so that a test
+ * can tell a hit from a run.
+ */
+#include <libperf/perf.h>
+#include <limits.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cache_fixture.h"
+
+static _Atomic int runs;
+
+static void begin(struct fixture *f)
+{
+    fixture_open(f, NULL);
+    perf_cache_set_default(f->cache);
+    runs = 0;
+}
+
+static void end(struct fixture *f)
+{
+    perf_cache_set_default(NULL);
+    fixture_close(f);
+}
+
+/* ------------------------------------------------------------ the examples */
+
+struct course {
+    uint64_t id;
+    char lang; /* padding follows */
+    double price;
+};
+
+PERF_CACHED(get_course, struct course, "courses", 300000, (uint64_t, id), (const char *, lang))
+{
+    runs++;
+    if (id == 0)
+        return PERF_MISS;
+    if (id == 1)
+        return PERF_EIO;
+    out->id = id;
+    out->lang = lang ? lang[0] : '0';
+    return PERF_OK;
+}
+
+Test(macros, a_body_runs_once_for_the_same_arguments)
+{
+    struct fixture f;
+    struct course c;
+    begin(&f);
+    for (int i = 0; i < 3; i++) {
+        memset(&c, 0xee, sizeof c);
+        cr_assert_eq(get_course(42, "en", &c), PERF_OK);
+        cr_assert_eq(c.id, 42);
+        cr_assert_eq(c.lang, 'e');
+    }
+    cr_assert_eq(runs, 1);
+    cr_assert_eq(get_course(43, "en", &c), PERF_OK);
+    cr_assert_eq(get_course(42, "de", &c), PERF_OK);
+    cr_assert_eq(c.lang, 'd');
+    cr_assert_eq(runs, 3);
+    end(&f);
+}
+
+Test(macros, the_whole_result_is_defined_with_its_padding)
+{
+    struct fixture f;
+    struct course a, b;
+    begin(&f);
+    memset(&a, 0x11, sizeof a);
+    memset(&b, 0x22, sizeof b);
+    get_course(42, "en", &a);
+    get_course(42, "en", &b);
+    cr_assert_arr_eq((char *)&a, (char *)&b, sizeof a);
+    cr_assert(a.price >= 0 && a.price <= 0); /* the body did not set it */
+    perf_cache_set_default(NULL);
+    memset(&b, 0x33, sizeof b);
+    get_course(42, "en", &b);
+    cr_assert_arr_eq((char *)&a, (char *)&b, sizeof a);
+    end(&f);
+}
+
+Test(macros, what_the_body_returns_reaches_the_caller_and_failures_are_not_kept)
+{
+    struct fixture f;
+    struct course c;
+    begin(&f);
+    cr_assert_eq(get_course(0, "en", &c), PERF_MISS);
+    cr_assert_eq(get_course(0, "en", &c), PERF_MISS);
+    cr_assert_eq(get_course(1, "en", &c), PERF_EIO);
+    cr_assert_eq(get_course(1, "en", &c), PERF_EIO);
+    cr_assert_eq(runs, 4);
+    perf_namespace_options policy = PERF_NAMESPACE_OPTIONS_INIT;
+    policy.negative_ttl_ms = policy.error_ttl_ms = 1000;
+    cr_assert_eq(perf_cache_configure_namespace(f.cache, "courses", &policy), PERF_OK);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(get_course(0, "en", &c), PERF_MISS);
+        cr_assert_eq(get_course(1, "en", &c), PERF_EIO);
+    }
+    cr_assert_eq(runs, 6);
+    end(&f);
+}
+
+Test(macros, results_die_at_their_ttl)
+{
+    struct fixture f;
+    struct course c;
+    begin(&f);
+    get_course(42, "en", &c);
+    test_host_advance(&f.th, 299999);
+    get_course(42, "en", &c);
+    cr_assert_eq(runs, 1);
+    test_host_advance(&f.th, 2);
+    get_course(42, "en", &c);
+    cr_assert_eq(runs, 2);
+    end(&f);
+}
+
+Test(macros, without_a_cache_the_body_runs)
+{
+    struct course c;
+    runs = 0;
+    perf_cache_set_default(NULL);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(get_course(42, "en", &c), PERF_OK);
+    cr_assert_eq(get_course(0, "en", &c), PERF_MISS);
+    cr_assert_eq(runs, 4);
+    cr_assert_eq(PERF_FORGET(get_course)(42, "en"), PERF_MISS);
+}
+
+Test(macros, in_a_forked_child_the_body_runs)
+{
+    struct fixture f;
+    struct course c;
+    begin(&f);
+    get_course(42, "en", &c);
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        int rc = get_course(42, "en", &c);
+        _exit(rc == PERF_OK && c.id == 42 && runs == 2 ? 0 : 1);
+    }
+    int status;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    end(&f);
+}
+
+Test(macros, one_result_and_all_results_can_be_forgotten)
+{
+    struct fixture f;
+    struct course c;
+    begin(&f);
+    get_course(42, "en", &c);
+    get_course(43, "en", &c);
+    cr_assert_eq(PERF_FORGET(get_course)(42, "en"), PERF_OK);
+    cr_assert_eq(PERF_FORGET(get_course)(42, "en"), PERF_MISS);
+    get_course(42, "en", &c);
+    get_course(43, "en", &c);
+    cr_assert_eq(runs, 3);
+    cr_assert_eq(perf_cache_invalidate_pattern(f.cache, "courses", "get_course:*"), PERF_OK);
+    get_course(42, "en", &c);
+    get_course(43, "en", &c);
+    cr_assert_eq(runs, 5);
+    end(&f);
+}
+
+Test(macros, results_survive_a_restart)
+{
+    struct course c;
+    char *path = test_temp_file("cache.db");
+    runs = 0;
+    for (int i = 0; i < 2; i++) {
+        struct fixture f;
+        fixture_open(&f, path);
+        perf_cache_set_default(f.cache);
+        memset(&c, 0, sizeof c);
+        cr_assert_eq(get_course(42, "en", &c), PERF_OK);
+        cr_assert_eq(c.id, 42);
+        end(&f);
+    }
+    cr_assert_eq(runs, 1);
+    test_remove_dir_of(path);
+}
+
+/* ------------------------------------------------------------------- keys */
+
+enum color { RED, GREEN };
+enum signed_color { BELOW = -1, ABOVE = 1 };
+
+/* One echo for each type: the result is what the body saw. */
+#define ECHO(suffix, type)                                                           \
+    static PERF_CACHED(echo_##suffix, type, "echo", PERF_TTL_FOREVER, (type, value)) \
+    {                                                                                \
+        runs++;                                                                      \
+        *out = value;                                                                \
+        return PERF_OK;                                                              \
+    }
+ECHO(bool, bool)
+ECHO(char, char)
+ECHO(schar, signed char)
+ECHO(uchar, unsigned char)
+ECHO(short, short)
+ECHO(ushort, unsigned short)
+ECHO(int, int)
+ECHO(uint, unsigned int)
+ECHO(long, long)
+ECHO(ulong, unsigned long)
+ECHO(llong, long long)
+ECHO(ullong, unsigned long long)
+ECHO(size, size_t)
+ECHO(color, enum color)
+ECHO(signed_color, enum signed_color)
+ECHO(float, float)
+ECHO(double, double)
+
+/* Each value comes out as it went in, from the body and from the cache, and all are keys of
+ * their own. Compared as bytes, for the sake of NaN and -0. */
+#define ROUND_TRIP(suffix, type, ...)                                                         \
+    do {                                                                                      \
+        const type values[] = {__VA_ARGS__};                                                  \
+        const int count = (int)(sizeof values / sizeof *values), before = runs;               \
+        for (int i = 0; i < 2 * count; i++) {                                                 \
+            type out;                                                                         \
+            memset(&out, 0x5a, sizeof out);                                                   \
+            cr_assert_eq(echo_##suffix(values[i % count], &out), PERF_OK);                    \
+            cr_assert(!memcmp(&out, &values[i % count], sizeof out), "%s, value %d", #type,   \
+                      i % count);                                                             \
+        }                                                                                     \
+        cr_assert_eq(runs - before, count, "%s: %d runs for %d values", #type, runs - before, \
+                     count);                                                                  \
+    } while (0)
+
+Test(macros, every_type_of_number_is_a_key)
+{
+    struct fixture f;
+    begin(&f);
+    ROUND_TRIP(bool, bool, false, true);
+    ROUND_TRIP(char, char, 0, 'a', CHAR_MIN == 0 ? 1 : CHAR_MIN, CHAR_MAX);
+    ROUND_TRIP(schar, signed char, 0, 1, -1, SCHAR_MIN, SCHAR_MAX);
+    ROUND_TRIP(uchar, unsigned char, 0, 1, UCHAR_MAX);
+    ROUND_TRIP(short, short, 0, 1, -1, SHRT_MIN, SHRT_MAX);
+    ROUND_TRIP(ushort, unsigned short, 0, 1, USHRT_MAX);
+    ROUND_TRIP(int, int, 0, 1, -1, INT_MIN, INT_MAX);
+    ROUND_TRIP(uint, unsigned int, 0, 1, UINT_MAX);
+    ROUND_TRIP(long, long, 0, 1, -1, LONG_MIN, LONG_MAX);
+    ROUND_TRIP(ulong, unsigned long, 0, 1, ULONG_MAX);
+    ROUND_TRIP(llong, long long, 0, 1, -1, LLONG_MIN, LLONG_MAX);
+    ROUND_TRIP(ullong, unsigned long long, 0, 1, ULLONG_MAX);
+    ROUND_TRIP(size, size_t, 0, 1, SIZE_MAX);
+    ROUND_TRIP(color, enum color, RED, GREEN);
+    ROUND_TRIP(signed_color, enum signed_color, BELOW, ABOVE);
+    ROUND_TRIP(float, float, 0.0f, -0.0f, 1.5f, -1.5f, INFINITY, NAN);
+    ROUND_TRIP(double, double, 0.0, -0.0, 1.5, -1.5, HUGE_VAL, (double)NAN, 0.1);
+    end(&f);
+}
+
+struct text {
+    char seen[64];
+    int is_null;
+};
+
+PERF_CACHED(two_texts, struct text, "texts", PERF_TTL_FOREVER, (const char *, a), (const char *, b))
+{
+    runs++;
+    snprintf(out->seen, sizeof out->seen, "%s|%s", a ? a : "", b ? b : "");
+    out->is_null = (a == NULL) + 2 * (b == NULL);
+    return PERF_OK;
+}
+
+Test(macros, strings_are_keys_by_content_and_null_is_not_empty)
+{
+    static const struct {
+        const char *a, *b, *seen;
+        int is_null;
+    } cases[] = {{"ab", "c", "ab|c", 0}, {"a", "bc", "a|bc", 0},    {"abc", "", "abc|", 0},
+                 {"", "abc", "|abc", 0}, {NULL, "", "|", 1},        {"", NULL, "|", 2},
+                 {NULL, NULL, "|", 3},   {"", "", "|", 0},          {"n", "", "n|", 0},
+                 {"", "n", "|n", 0},     {"s\001", "", "s\001|", 0}};
+    const int count = (int)(sizeof cases / sizeof *cases);
+    struct fixture f;
+    begin(&f);
+    for (int i = 0; i < 2 * count; i++) {
+        char a[16], b[16]; /* content counts, not the address */
+        struct text t;
+        snprintf(a, sizeof a, "%s", cases[i % count].a ? cases[i % count].a : "");
+        snprintf(b, sizeof b, "%s", cases[i % count].b ? cases[i % count].b : "");
+        cr_assert_eq(two_texts(cases[i % count].a ? a : NULL, cases[i % count].b ? b : NULL, &t),
+                     PERF_OK);
+        cr_assert_str_eq(t.seen, cases[i % count].seen);
+        cr_assert_eq(t.is_null, cases[i % count].is_null);
+    }
+    cr_assert_eq(runs, count);
+    end(&f);
+}
+
+PERF_CACHED(sum_bytes, unsigned, "bytes", PERF_TTL_FOREVER, (perf_bytes, data), (bool, twice))
+{
+    const unsigned char *at = data.data;
+    runs++;
+    for (size_t i = 0; i < data.len; i++)
+        *out += (twice ? 2u : 1u) * at[i];
+    return PERF_OK;
+}
+
+static perf_bytes bytes_of(const void *data, size_t len)
+{
+    return (perf_bytes){data, len};
+}
+
+Test(macros, bytes_may_hold_anything)
+{
+    struct fixture f;
+    unsigned sum;
+    begin(&f);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(sum_bytes(bytes_of("\0\1\2", 3), false, &sum), PERF_OK);
+        cr_assert_eq(sum, 3);
+        cr_assert_eq(sum_bytes(bytes_of("\0\1\2", 2), false, &sum), PERF_OK);
+        cr_assert_eq(sum, 1);
+        cr_assert_eq(sum_bytes(bytes_of("\0\1\2", 3), true, &sum), PERF_OK);
+        cr_assert_eq(sum, 6);
+        cr_assert_eq(sum_bytes(bytes_of(NULL, 0), true, &sum), PERF_OK);
+        cr_assert_eq(sum_bytes(bytes_of("x", 0), true, &sum), PERF_OK);
+        cr_assert_eq(sum, 0);
+    }
+    cr_assert_eq(runs, 4);
+    end(&f);
+}
+
+Test(macros, keys_of_all_lengths_work_and_too_long_ones_just_run)
+{
+    struct fixture f;
+    unsigned char data[33000];
+    unsigned expected = 0, sum;
+    /* name, ':', 8 bytes, then 'b' and a length, then 'u' and 8 bytes */
+    const size_t around = sizeof "sum_bytes" + 8 + 5 + 9;
+    const size_t longest = 32767 - around;
+    static const size_t near[] = {1, 200, 256, 257, 1000, 5000, 20000};
+    begin(&f);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (unsigned char)(i * 7);
+    for (size_t i = 0; i < sizeof near / sizeof *near + 20; i++) {
+        size_t len = i < sizeof near / sizeof *near ? near[i] : 240 - around + i * 2;
+        int before = runs;
+        cr_assert_eq(perf_cache_clear(f.cache), PERF_OK);
+        expected = 0;
+        for (size_t j = 0; j < len; j++)
+            expected += data[j];
+        for (int twice = 0; twice < 2; twice++) {
+            cr_assert_eq(sum_bytes(bytes_of(data, len), false, &sum), PERF_OK);
+            cr_assert_eq(sum, expected, "%zu bytes", len);
+        }
+        cr_assert_eq(runs - before, 1, "%zu bytes", len);
+    }
+    for (size_t len = longest - 10; len <= longest + 10; len++) {
+        int before = runs;
+        cr_assert_eq(sum_bytes(bytes_of(data, len), false, &sum), PERF_OK);
+        cr_assert_eq(sum_bytes(bytes_of(data, len), false, &sum), PERF_OK);
+        cr_assert_eq(runs - before, len <= longest ? 1 : 2, "%zu bytes", len);
+    }
+    cr_assert_eq(sum_bytes(bytes_of(data, sizeof data), false, &sum), PERF_OK);
+    cr_assert_eq(PERF_FORGET(sum_bytes)(bytes_of(data, sizeof data), false), PERF_MISS);
+    end(&f);
+}
+
+static PERF_CACHED(no_arguments, int, "few", PERF_TTL_DEFAULT)
+{
+    *out = ++runs;
+    return PERF_OK;
+}
+
+static PERF_CACHED(eight_arguments, double, "many", 1000, (const char *const, a), (const int, b),
+                   (enum color, c), (bool, d), (char *, e), (float, g), (perf_bytes, h),
+                   (long long, i))
+{
+    runs++;
+    *out = a[0] + b + (int)c + d + e[0] + (double)g + (double)h.len + (double)i;
+    e[0] = 'X'; /* into a copy: neither the caller's string nor the key changes */
+    return PERF_OK;
+}
+
+Test(macros, none_to_eight_arguments)
+{
+    struct fixture f;
+    int n;
+    double x, y;
+    char e[] = "e";
+    begin(&f);
+    cr_assert_eq(no_arguments(&n), PERF_OK);
+    cr_assert_eq(no_arguments(&n), PERF_OK);
+    cr_assert_eq(n, 1);
+    cr_assert_eq(PERF_FORGET(no_arguments)(), PERF_OK);
+    cr_assert_eq(no_arguments(&n), PERF_OK);
+    cr_assert_eq(n, 2);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(eight_arguments("a", 1, GREEN, true, e, 0.5f, bytes_of("hh", 2), -7, &x),
+                     PERF_OK);
+        cr_assert_str_eq(e, "e");
+    }
+    cr_assert_eq(runs, 3);
+    cr_assert(x > 196.49 && x < 196.51);
+    cr_assert_eq(eight_arguments("a", 1, GREEN, true, e, 0.5f, bytes_of("hh", 2), -8, &y), PERF_OK);
+    cr_assert_eq(runs, 4);
+    cr_assert(x > y);
+    end(&f);
+}
+
+/* ------------------------------------------------------ the other variants */
+
+PERF_CACHED_SCHEMA(1, old_layout, int, "layouts", PERF_TTL_FOREVER, (int, x))
+{
+    *out = ++runs + x;
+    return PERF_OK;
+}
+
+static int schema_now;
+
+PERF_CACHED_SCHEMA((unsigned)schema_now, layout, int, "layouts", PERF_TTL_FOREVER, (int, x))
+{
+    *out = ++runs + x;
+    return PERF_OK;
+}
+
+Test(macros, another_schema_number_and_another_function_are_other_keys)
+{
+    struct fixture f;
+    int n;
+    begin(&f);
+    old_layout(0, &n);
+    old_layout(0, &n);
+    cr_assert_eq(runs, 1);
+    layout(0, &n);
+    cr_assert_eq(runs, 2);
+    schema_now = 1;
+    layout(0, &n);
+    cr_assert_eq(runs, 3);
+    schema_now = 0;
+    layout(0, &n);
+    cr_assert_eq(runs, 3);
+    end(&f);
+}
+
+static perf_cache *mine;
+
+PERF_CACHED_IN(mine, in_mine, int, "in", PERF_TTL_FOREVER, (int, x))
+{
+    *out = ++runs + x;
+    return PERF_OK;
+}
+
+Test(macros, a_function_may_name_its_cache)
+{
+    struct fixture f;
+    int n;
+    begin(&f);
+    perf_cache_set_default(NULL);
+    mine = f.cache;
+    in_mine(1, &n);
+    in_mine(1, &n);
+    cr_assert_eq(runs, 1);
+    mine = NULL;
+    in_mine(1, &n);
+    cr_assert_eq(runs, 2);
+    end(&f);
+}
+
+static PERF_CACHED_FULL(perf_cache_default(), login, 0, get_mail, int, space, page * 1000,
+                        (const char *, space), (const char *, login), (int, page))
+{
+    *out = ++runs + page + (space == login);
+    return PERF_OK;
+}
+
+Test(macros, arguments_may_make_namespace_user_and_ttl)
+{
+    struct fixture f;
+    int n;
+    begin(&f);
+    get_mail("inbox", "anna", 1, &n);
+    get_mail("inbox", "ben", 10, &n);
+    get_mail("sent", "ben", 10, &n);
+    get_mail("sent", NULL, 10, &n);
+    cr_assert_eq(runs, 4);
+    cr_assert_eq(stats_of(f.cache, "inbox").loads, 2);
+    cr_assert_eq(perf_cache_invalidate_user(f.cache, "anna"), PERF_OK);
+    get_mail("inbox", "ben", 10, &n);
+    cr_assert_eq(runs, 4);
+    get_mail("inbox", "anna", 1, &n);
+    cr_assert_eq(runs, 5);
+    test_host_advance(&f.th, 5000);
+    get_mail("inbox", "ben", 10, &n);
+    cr_assert_eq(runs, 5);
+    get_mail("inbox", "anna", 1, &n);
+    cr_assert_eq(runs, 6);
+    cr_assert_eq(PERF_FORGET(get_mail)("inbox", "ben", 10), PERF_OK);
+    end(&f);
+}
+
+PERF_CACHED(fib, uint64_t, "fib", PERF_TTL_FOREVER, (int, n))
+{
+    uint64_t a = 0, b = 1;
+    int rc = PERF_OK;
+    runs++;
+    if (n >= 2 && !(rc = fib(n - 1, &a)))
+        rc = fib(n - 2, &b);
+    *out = n < 2 ? (uint64_t)n : a + b;
+    return rc;
+}
+
+Test(macros, a_body_may_call_itself)
+{
+    struct fixture f;
+    uint64_t n;
+    begin(&f);
+    cr_assert_eq(fib(80, &n), PERF_OK);
+    cr_assert_eq(n, 23416728348467685u);
+    cr_assert_eq(runs, 81);
+    end(&f);
+}
+
+PERF_CACHED(ask_itself, int, "loop", PERF_TTL_FOREVER, (int, x))
+{
+    return ask_itself(x, out);
+}
+
+Test(macros, a_body_that_waits_for_itself_is_told)
+{
+    struct fixture f;
+    int n;
+    begin(&f);
+    cr_assert_eq(ask_itself(1, &n), PERF_EDEADLK);
+    end(&f);
+}
+
+/* ---------------------------------------------------------- other threads */
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    int entered, may_leave;
+    pthread_t last;
+    char seen[600];
+} gate = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+static void gate_wait_for(const int *flag, int least)
+{
+    pthread_mutex_lock(&gate.mutex);
+    while (*flag < least)
+        pthread_cond_wait(&gate.cond, &gate.mutex);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+static void gate_raise(int *flag)
+{
+    pthread_mutex_lock(&gate.mutex);
+    ++*flag;
+    pthread_cond_broadcast(&gate.cond);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+PERF_CACHED(gated, int, "gated", 1000, (const char *, text), (perf_bytes, data))
+{
+    int run = ++runs;
+    pthread_mutex_lock(&gate.mutex);
+    gate.last = pthread_self();
+    snprintf(gate.seen, sizeof gate.seen, "%s|%.*s", text, (int)data.len, (const char *)data.data);
+    pthread_mutex_unlock(&gate.mutex);
+    gate_raise(&gate.entered);
+    gate_wait_for(&gate.may_leave, run);
+    *out = run;
+    return PERF_OK;
+}
+
+static void *call_gated(void *arg)
+{
+    int n = 0;
+    int rc = gated("text", bytes_of("data", 4), &n);
+    (void)arg;
+    return (void *)(intptr_t)(rc == PERF_OK ? n : rc);
+}
+
+Test(macros, one_run_for_all_who_wait)
+{
+    struct fixture f;
+    pthread_t threads[8];
+    begin(&f);
+    gate.entered = gate.may_leave = 0;
+    for (int i = 0; i < 8; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, call_gated, NULL), 0);
+    gate_wait_for(&gate.entered, 1);
+    gate_raise(&gate.may_leave);
+    for (int i = 0; i < 8; i++) {
+        void *result;
+        pthread_join(threads[i], &result);
+        cr_assert_eq((intptr_t)result, 1);
+    }
+    cr_assert_eq(runs, 1);
+    end(&f);
+}
+
+Test(macros, a_refresh_in_the_background_has_arguments_of_its_own)
+{
+    struct fixture f;
+    perf_namespace_options policy = PERF_NAMESPACE_OPTIONS_INIT;
+    char text[512], data[] = "bytes", expected[600];
+    int n;
+    begin(&f);
+    gate.entered = 0;
+    gate.may_leave = 1;
+    memset(text, 'l', sizeof text - 1); /* long: the key does not fit the inline buffer */
+    text[sizeof text - 1] = '\0';
+    snprintf(expected, sizeof expected, "%s|%s", text, data);
+    policy.stale_ms = 60000;
+    cr_assert_eq(perf_cache_configure_namespace(f.cache, "gated", &policy), PERF_OK);
+
+    cr_assert_eq(gated(text, bytes_of(data, 5), &n), PERF_OK);
+    cr_assert_eq(n, 1);
+    cr_assert(pthread_equal(gate.last, pthread_self()));
+    test_host_advance(&f.th, 2000);
+    cr_assert_eq(gated(text, bytes_of(data, 5), &n), PERF_OK);
+    cr_assert_eq(n, 1);                 /* stale, at once: the refresh waits at the gate */
+    memset(text, 'x', sizeof text - 1); /* the caller goes on with its buffers */
+    memset(data, 'y', 5);
+    gate_wait_for(&gate.entered, 2);
+    pthread_mutex_lock(&gate.mutex);
+    cr_assert_str_eq(gate.seen, expected);
+    cr_assert_not(pthread_equal(gate.last, pthread_self()));
+    pthread_mutex_unlock(&gate.mutex);
+    gate_raise(&gate.may_leave);
+    end(&f);
+}
+
+/* ----------------------------------------------------------------- scopes */
+
+static int leave_by_return(perf_cache *cache)
+{
+    PERF_AUTO(perf_value) v = NULL;
+    return perf_cache_get(cache, "ns", NULL, "k", 1, &v);
+}
+
+Test(macros, auto_handles_let_go_however_the_scope_ends)
+{
+    struct fixture f;
+    int seen = 0;
+    fixture_open(&f, NULL);
+    cr_assert_eq(set(f.cache, "k", "value", PERF_TTL_FOREVER), PERF_OK);
+    for (int i = 0; i < 4; i++) {
+        PERF_AUTO(perf_value) v = NULL;
+        if (i == 0)
+            continue; /* NULL is let go too */
+        cr_assert_eq(perf_cache_get(f.cache, "ns", NULL, "k", 1, &v), PERF_OK);
+        seen++;
+        if (i == 1)
+            continue;
+        if (i == 2)
+            goto next;
+        break;
+    next:;
+    }
+    cr_assert_eq(seen, 3);
+    cr_assert_eq(leave_by_return(f.cache), PERF_OK);
+    {
+        PERF_AUTO(perf_cache_iter) iter = NULL;
+        perf_cache_entry entry = PERF_CACHE_ENTRY_INIT;
+        cr_assert_eq(perf_cache_iter_open(f.cache, NULL, &iter), PERF_OK);
+        cr_assert_eq(perf_cache_iter_next(iter, &entry), PERF_OK);
+    }
+    fixture_close(&f); /* fails if a value, held or not, is not freed by now */
+
+    struct test_host th;
+    {
+        perf_cache_options options = PERF_CACHE_OPTIONS_INIT;
+        PERF_AUTO(perf_cache) cache = NULL;
+        options.host = test_host_init(&th);
+        cr_assert_eq(perf_cache_open(&options, &cache), PERF_OK);
+        cr_assert_gt(th.live, 0);
+    }
+    cr_assert_eq(th.live, 0);
+}
+
+/* ----------------------------------------------------------------- memory */
+
+Test(macros, any_allocation_may_fail)
+{
+    struct fixture f;
+    struct course c;
+    begin(&f);
+    for (int64_t at = 1;; at++) {
+        cr_assert_lt(at, 1000);
+        atomic_store(&f.th.failed, 0);
+        atomic_store(&f.th.fail_at, at);
+        memset(&c, 0, sizeof c);
+        int rc = get_course(1000 + (uint64_t)at, "en", &c);
+        bool failed = atomic_load(&f.th.failed) > 0;
+        atomic_store(&f.th.fail_at, 0);
+        cr_assert(rc == PERF_OK || rc == PERF_ENOMEM, "allocation %d: %s", (int)at,
+                  perf_strerror(rc));
+        cr_assert(rc != PERF_OK || c.id == 1000 + (uint64_t)at);
+        cr_assert_eq(get_course(1000 + (uint64_t)at, "en", &c), PERF_OK);
+        cr_assert_eq(c.id, 1000 + (uint64_t)at);
+        if (!failed)
+            break;
+    }
+    end(&f);
+}
