@@ -132,7 +132,7 @@ static int check_options(perf_cache_options *o)
         o->workers = 2;
     if (!o->max_namespaces)
         o->max_namespaces = 1024;
-    if ((rc = perf__check_range("memory_max_bytes", (int64_t)o->memory_max_bytes, 1 << 16,
+    if ((rc = perf__check_range("memory_max_bytes", (int64_t)o->memory_max_bytes, 1 << 20,
                                 (int64_t)1 << 46)) ||
         (rc = perf__check_range("memory_shards", (int64_t)o->memory_shards, 0, 256)) ||
         (rc = perf__check_range("workers", (int64_t)o->workers, 1, 64)) ||

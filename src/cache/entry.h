@@ -1,166 +1,62 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * entry.h - the bytes of one entry, and how to read them while somebody writes.
+ * entry.h - an entry in the arena: 32 bytes of header, then what it holds.
  *
- * An entry lies in a block of its shard's arena:
+ *     header | extension, if any | user length and user, if any | key | tags | value
  *
- *     header 40 | pin 8 | life 32 | more 16 | user 1 + n | key | value | tags
- *
- * where only header, key and value are always there; the flags say which others
- * are. References are offsets from the arena's base in units of 8 bytes.
- *
- * Readers take no lock (a seqlock: Lameter, "Effective synchronization on
- * Linux/NUMA systems", 2005; Boehm, "Can seqlocks get along with programming
- * language memory models?", MSPC 2012). They read blocks that a writer may be
- * changing, or that already belong to another entry, and find out afterwards
- * by the bucket's version. Until then nothing read may be trusted: lengths are
- * checked against the arena, which stays mapped for the life of the tier. In
- * the C memory model such plain reads are races; single fields are read as
- * relaxed atomics, bytes are copied as the compiler likes, since per-byte
- * atomics would cost more than the lookup. ThreadSanitizer is told by reading
- * through functions that it does not instrument: what it would report is the
- * trick itself, and tests with values that verify themselves stand in for it.
+ * Plain entries (short key and value, no end, no tags) have no extension. All
+ * of it may be read while a writer changes it: readers copy first and then ask
+ * the bucket's version whether what they copied was whole (see index.h). So
+ * every access goes through the relaxed atomics and racy copies below; lengths
+ * are checked against the arena before they are used.
  */
 #ifndef PERF_CACHE_ENTRY_H
 #define PERF_CACHE_ENTRY_H
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "memory_tier.h"
 #include "policy.h"
 
+/* The tier's flags, in the high byte of node.meta; fixed for the life of an entry. */
+enum { PERF__ENTRY_EXTENDED = 1 << 24, PERF__ENTRY_USER = 1 << 25 };
+
 struct perf__entry {
-    struct perf__node node; /* hash, the policy's links, meta: its bits and our flags */
+    struct perf__node node;
+    _Atomic uint64_t a; /* version 40 bits | namespace 16 | key length 8 */
+    _Atomic uint64_t b; /* stamp 40 bits, ms since the tier's epoch | value length 16 | 8 unused */
+};
+
+struct perf__extension {
+    _Atomic int64_t fresh_until, dead_at, born;
+    uint32_t wheel_next, wheel_prev; /* under the lock */
+    _Atomic uint32_t value_len, load_ms;
+    uint32_t weight; /* under the lock */
+    _Atomic uint16_t key_len, tags_len;
+    uint16_t wheel_slot; /* under the lock; 0: not in the wheel */
+    _Atomic uint8_t kind;
+    uint8_t unused[5];
+};
+
+/* An entry's parts as read; the pointers lead into the arena. */
+struct perf__parts {
     uint64_t version;
-    int64_t stamp; /* dead by marks from here on; see perf__shard_dead */
-    uint32_t value_len;
-    uint16_t key_len;
+    int64_t stamp;
     uint16_t ns;
-};
-
-/* Flags, in the top bits of node.meta. */
-enum {
-    PERF__HAS_LIFE = 1 << 24,
-    PERF__HAS_MORE = 1 << 25,
-    PERF__HAS_USER = 1 << 26,
-    PERF__HAS_PIN = 1 << 27,  /* the value is large enough to be handed out in place */
-    PERF__NEGATIVE = 1 << 28, /* kind */
-    PERF__LIVE = 1 << 31,     /* the block holds an entry: a free one has a zero here */
-};
-
-/* The one word of pinnable entries. */
-struct perf__entry_pin {
-    uint32_t pins;     /* handles out, under PERF__DETACHED; atomic */
-    uint32_t pages;    /* unused; keeps the rest aligned */
-};
-#define PERF__DETACHED 0x80000000u /* no longer in the index: the last unpin frees the block */
-
-struct perf__entry_life {
-    int64_t fresh_until, dead_at, born;
-    uint32_t next, prev; /* timer wheel */
-};
-
-struct perf__entry_more {
-    uint64_t weight;
-    uint32_t load_ms;
-    uint32_t tags_len;
-};
-
-_Static_assert(sizeof(struct perf__entry) == 40, "every entry pays for this");
-_Static_assert(sizeof(struct perf__entry_life) == 32, "no padding");
-
-enum {
-    PERF__PIN_MIN = 4097,       /* bytes of value from which it is pinned instead of copied */
-    PERF__ARENA_GUARD = 128 << 10, /* mapped behind every arena: a header with the longest key and
-                                      user fits, wherever it is thought to begin */
-};
-
-static inline struct perf__entry *perf__entry_at(const unsigned char *base, uint32_t ref)
-{
-    return (struct perf__entry *)(void *)(base + (size_t)ref * 8);
-}
-
-/* Offsets by flags. */
-static inline size_t perf__entry_life_at(uint32_t flags)
-{
-    return sizeof(struct perf__entry) +
-           (flags & PERF__HAS_PIN ? sizeof(struct perf__entry_pin) : 0);
-}
-
-static inline size_t perf__entry_more_at(uint32_t flags)
-{
-    return perf__entry_life_at(flags) +
-           (flags & PERF__HAS_LIFE ? sizeof(struct perf__entry_life) : 0);
-}
-
-static inline size_t perf__entry_user_at(uint32_t flags)
-{
-    return perf__entry_more_at(flags) +
-           (flags & PERF__HAS_MORE ? sizeof(struct perf__entry_more) : 0);
-}
-
-/* ------------------------------------------------- for holders of the lock */
-
-static inline uint32_t perf__entry_flags(const struct perf__entry *e)
-{
-    return atomic_load_explicit(&e->node.meta, memory_order_relaxed) & ~(uint32_t)PERF__META_POLICY;
-}
-
-static inline struct perf__entry_pin *perf__entry_pin(struct perf__entry *e)
-{
-    return (struct perf__entry_pin *)(void *)(e + 1);
-}
-
-static inline struct perf__entry_life *perf__entry_life(struct perf__entry *e)
-{
-    return (struct perf__entry_life *)(void *)((unsigned char *)e +
-                                               perf__entry_life_at(perf__entry_flags(e)));
-}
-
-static inline struct perf__entry_more *perf__entry_more(struct perf__entry *e)
-{
-    return (struct perf__entry_more *)(void *)((unsigned char *)e +
-                                               perf__entry_more_at(perf__entry_flags(e)));
-}
-
-/* Where things lie in an entry that does not change. */
-struct perf__entry_parts {
-    uint32_t flags;
     uint8_t user_len;
-    const unsigned char *user, *key, *value, *tags;
-    size_t tags_len;
-    size_t size; /* of the whole entry */
+    uint32_t key_len, tags_len, value_len;
+    uint32_t load_ms;
+    int64_t fresh_until, dead_at, born;
+    uint8_t kind;
+    const unsigned char *user, *key, *tags, *value;
 };
 
-static inline struct perf__entry_parts perf__entry_parts(const struct perf__entry *e)
-{
-    const unsigned char *start = (const unsigned char *)e;
-    struct perf__entry_parts p = {.flags = perf__entry_flags(e)};
-    const unsigned char *at = start + perf__entry_user_at(p.flags);
-    if (p.flags & PERF__HAS_USER) {
-        p.user_len = *at++;
-        p.user = at;
-        at += p.user_len;
-    }
-    p.key = at;
-    p.value = at + e->key_len;
-    p.tags = p.value + e->value_len;
-    if (p.flags & PERF__HAS_MORE) {
-        struct perf__entry_more more;
-        memcpy(&more, start + perf__entry_more_at(p.flags), sizeof more);
-        p.tags_len = more.tags_len;
-    }
-    p.size = (size_t)(p.tags - start) + p.tags_len;
-    return p;
-}
-
-static inline int64_t perf__entry_dead_at(struct perf__entry *e)
-{
-    return perf__entry_flags(e) & PERF__HAS_LIFE ? perf__entry_life(e)->dead_at : PERF__NEVER;
-}
-
-/* ------------------------------------------------ for readers without one */
-
+/*
+ * ThreadSanitizer does not know seqlocks: what a reader sees while a writer is at work looks to
+ * it like a race, though it is thrown away. Only the functions here, which do such reads and
+ * their writes, are hidden from it.
+ */
 #if defined(__SANITIZE_THREAD__)
 #define PERF__TSAN 1
 #elif defined(__has_feature)
@@ -168,103 +64,116 @@ static inline int64_t perf__entry_dead_at(struct perf__entry *e)
 #define PERF__TSAN 1
 #endif
 #endif
-#ifndef PERF__TSAN
-#define PERF__TSAN 0
-#endif
 
-#if PERF__TSAN
-#define PERF__RACY __attribute__((no_sanitize("thread"), noinline, unused)) static
-#else
-#define PERF__RACY static inline __attribute__((always_inline))
-#endif
-
-/* Orders the racy reads before it before the check of the version after it. ThreadSanitizer
- * knows no fences; the acquire load of the version does there, on the machines it runs on. */
-static inline void perf__racy_end(void)
+#ifdef PERF__TSAN
+#define PERF__RACY __attribute__((no_sanitize("thread"), noinline, unused))
+PERF__RACY static void perf__racy_write(void *to, const void *from, size_t len)
 {
-#if PERF__TSAN
-    __asm__ volatile("" ::: "memory");
-#else
-    atomic_thread_fence(memory_order_acquire);
-#endif
-}
-
-/* Orders the taking of a bucket's lock before the writes to what it covers. */
-static inline void perf__racy_begin_write(void)
-{
-#if PERF__TSAN
-    __asm__ volatile("" ::: "memory");
-#else
-    atomic_thread_fence(memory_order_release);
-#endif
-}
-
-PERF__RACY uint64_t perf__racy64(const void *p)
-{
-    return *(const volatile uint64_t *)p;
-}
-
-PERF__RACY uint32_t perf__racy32(const void *p)
-{
-    return *(const volatile uint32_t *)p;
-}
-
-PERF__RACY uint16_t perf__racy16(const void *p)
-{
-    return *(const volatile uint16_t *)p;
-}
-
-PERF__RACY uint8_t perf__racy8(const void *p)
-{
-    return *(const volatile uint8_t *)p;
-}
-
-typedef uint64_t perf__word __attribute__((aligned(1), may_alias));
-typedef uint64_t perf__chunk __attribute__((vector_size(16), aligned(1), may_alias));
-
-/* Are len bytes the same? */
-PERF__RACY bool perf__racy_same(const unsigned char *shared, const unsigned char *own, size_t len)
-{
-#if PERF__TSAN
     for (size_t i = 0; i < len; i++)
-        if (((const volatile unsigned char *)shared)[i] != own[i])
+        ((volatile unsigned char *)to)[i] = ((const volatile unsigned char *)from)[i];
+}
+PERF__RACY static void perf__racy_read(void *to, const void *from, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        ((volatile unsigned char *)to)[i] = ((const volatile unsigned char *)from)[i];
+}
+PERF__RACY static bool perf__racy_equal(const void *racy, const void *plain, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (((const volatile unsigned char *)racy)[i] != ((const unsigned char *)plain)[i])
             return false;
     return true;
+}
 #else
-    if (len < 8) {
-        for (size_t i = 0; i < len; i++)
-            if (shared[i] != own[i])
-                return false;
-        return true;
+static inline void perf__racy_read(void *to, const void *from, size_t len)
+{
+    memcpy(to, from, len);
+}
+static inline void perf__racy_write(void *to, const void *from, size_t len)
+{
+    memcpy(to, from, len);
+}
+static inline bool perf__racy_equal(const void *racy, const void *plain, size_t len)
+{
+    if (__builtin_expect(len == 16, 1)) { /* the usual key: two words, no call */
+        uint64_t a[2], b[2];
+        memcpy(a, racy, 16);
+        memcpy(b, plain, 16);
+        return !((a[0] ^ b[0]) | (a[1] ^ b[1]));
     }
-    uint64_t differ = 0;
-    for (size_t i = 0; i + 8 < len; i += 8)
-        differ |= *(const perf__word *)(shared + i) ^ *(const perf__word *)(own + i);
-    differ |= *(const perf__word *)(shared + len - 8) ^ *(const perf__word *)(own + len - 8);
-    return !differ;
+    return memcmp(racy, plain, len) == 0;
+}
 #endif
+
+static inline uint32_t perf__entry_flags(const struct perf__entry *e)
+{
+    return atomic_load_explicit(&e->node.meta, memory_order_relaxed);
 }
 
-/* Copies len bytes that may change meanwhile. */
-PERF__RACY void perf__racy_copy(void *own, const unsigned char *shared, size_t len)
+static inline struct perf__extension *perf__entry_extension(struct perf__entry *e)
 {
-    unsigned char *to = own;
-#if PERF__TSAN
-    for (size_t i = 0; i < len; i++)
-        to[i] = ((const volatile unsigned char *)shared)[i];
+    return (struct perf__extension *)(e + 1);
+}
+
+/* Takes an entry apart. False when the lengths lead beyond limit: garbage, read while it was
+ * being changed. */
+#ifdef PERF__TSAN
+PERF__RACY static
 #else
-    /* Short values in line: a call of memcpy costs as much as the copy. */
-    if (len - 16 <= 256 - 16) {
-        size_t i = 0;
-        do {
-            *(perf__chunk *)(to + i) = *(const perf__chunk *)(shared + i);
-            i += 16;
-        } while (i + 16 < len);
-        *(perf__chunk *)(to + len - 16) = *(const perf__chunk *)(shared + len - 16);
-    } else if (len) {
-        memcpy(to, shared, len);
-    }
+static inline
 #endif
+bool perf__entry_parts(struct perf__entry *e, const unsigned char *limit,
+                                     struct perf__parts *p)
+{
+    uint32_t flags = perf__entry_flags(e);
+    uint64_t a = atomic_load_explicit(&e->a, memory_order_relaxed);
+    uint64_t b = atomic_load_explicit(&e->b, memory_order_relaxed);
+    const unsigned char *at = (const unsigned char *)(e + 1);
+    p->version = a >> 24;
+    p->ns = (uint16_t)(a >> 8);
+    p->key_len = (uint8_t)a;
+    p->stamp = (int64_t)(b >> 24);
+    p->value_len = (uint16_t)(b >> 8);
+    p->tags_len = p->load_ms = 0;
+    p->fresh_until = p->dead_at = PERF__NEVER;
+    p->born = 0;
+    p->kind = PERF__ENTRY_VALUE;
+    p->user_len = 0;
+    if (flags & PERF__ENTRY_EXTENDED) {
+        struct perf__extension *x = perf__entry_extension(e);
+        if ((size_t)(limit - at) < sizeof *x)
+            return false;
+        p->key_len = atomic_load_explicit(&x->key_len, memory_order_relaxed);
+        p->value_len = atomic_load_explicit(&x->value_len, memory_order_relaxed);
+        p->tags_len = atomic_load_explicit(&x->tags_len, memory_order_relaxed);
+        p->load_ms = atomic_load_explicit(&x->load_ms, memory_order_relaxed);
+        p->fresh_until = atomic_load_explicit(&x->fresh_until, memory_order_relaxed);
+        p->dead_at = atomic_load_explicit(&x->dead_at, memory_order_relaxed);
+        p->born = atomic_load_explicit(&x->born, memory_order_relaxed);
+        p->kind = atomic_load_explicit(&x->kind, memory_order_relaxed);
+        at += sizeof *x;
+    }
+    if (flags & PERF__ENTRY_USER) {
+        if (at >= limit)
+            return false;
+        perf__racy_read(&p->user_len, at, 1);
+        at++;
+    }
+    size_t left = (size_t)(limit - at);
+    if ((uint64_t)p->user_len + p->key_len + p->tags_len + p->value_len > left)
+        return false;
+    p->user = at;
+    p->key = p->user + p->user_len;
+    p->tags = p->key + p->key_len;
+    p->value = p->tags + p->tags_len;
+    return true;
+}
+
+static inline bool perf__parts_match(const struct perf__parts *p, const struct perf__key *key)
+{
+    return p->ns == key->ns && p->user_len == key->user_len && p->key_len == key->key_len &&
+           perf__racy_equal(p->key, key->key, key->key_len) &&
+           (!key->user_len || perf__racy_equal(p->user, key->user, key->user_len));
 }
 
 #endif

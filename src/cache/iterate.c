@@ -2,9 +2,9 @@
 /*
  * iterate.c - a walk over memory, one shard's keys at a time.
  *
- * The keys of a shard are copied in slices under its lock, so that a walk
- * holds no lock while the host works and a writer never waits for long. One
- * thread at a time per walk.
+ * The keys of a shard are copied under its lock, so that a walk holds no lock
+ * while the host works; writers to that shard wait for the copying. One thread
+ * at a time per walk.
  */
 #include "cache_impl.h"
 
@@ -94,10 +94,8 @@ static int next_shard(perf_cache_iter *iter)
     perf_cache *cache = iter->cache;
     iter->len = iter->at = 0;
     for (; !iter->len && iter->shard < perf__memory_shard_count(cache->memory); iter->shard++) {
-        uint64_t cursor = 0;
         iter->now = perf__cache_now(cache);
-        int rc = perf__memory_walk(cache->memory, iter->shard, iter->now, &cursor, SIZE_MAX,
-                                   copy_entry, iter);
+        int rc = perf__memory_walk(cache->memory, iter->shard, iter->now, copy_entry, iter);
         if (rc < 0)
             return rc;
         if (iter->no_memory) {

@@ -108,6 +108,7 @@ int perf__memory_open(const struct perf__memory_config *config, struct perf__mem
 
 /* Frees everything but values still pinned; those free the arena with the last release. */
 void perf__memory_close(struct perf__memory_tier *tier);
+void perf__memory_unref(struct perf__memory_tier *tier); /* of a pinned value */
 
 /*
  * Entries with a stamp <= all_before may be dead: ask the dead callback. Raised by
@@ -153,14 +154,11 @@ int perf__memory_touch(struct perf__memory_tier *tier, const struct perf__key *k
 uint32_t perf__memory_fence(struct perf__memory_tier *tier, const struct perf__key *key);
 
 /*
- * Calls each (under the lock) for up to max live entries of one shard from *cursor on; *cursor
- * 0 starts, and is 0 again at the end of the shard. False from each stops. For iteration,
- * dead-entry sweeps and durable repair.
+ * Calls each, under the shard's lock, for every live entry of one shard; false from each stops.
  */
 size_t perf__memory_shard_count(const struct perf__memory_tier *tier);
-int perf__memory_walk(struct perf__memory_tier *tier, size_t shard, int64_t now, uint64_t *cursor,
-                      size_t max, bool (*each)(void *ctx, const struct perf__entry_view *entry),
-                      void *ctx);
+int perf__memory_walk(struct perf__memory_tier *tier, size_t shard, int64_t now,
+                      bool (*each)(void *ctx, const struct perf__entry_view *entry), void *ctx);
 
 /* Expiry and the sweep of dead entries: up to budget steps over all shards; returns steps
  * done. swept_all is set when every entry has been asked since set_suspect was last called. */

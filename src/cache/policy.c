@@ -192,16 +192,6 @@ static void default_free(void *ctx, void *memory)
     free(memory);
 }
 
-unsigned perf__policy_lane(void)
-{
-    static _Atomic unsigned threads;
-    static _Thread_local unsigned lane; /* + 1; 0 = not yet given */
-    if (lane == 0) {
-        lane = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % PERF__LOG_LANES + 1;
-    }
-    return lane - 1;
-}
-
 int perf__policy_init(struct perf__policy *p, const struct perf__policy_config *config)
 {
     *p = (struct perf__policy){.base = config->base,

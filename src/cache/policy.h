@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../base/thread.h"
 #include "council.h"
 
 /* Embedded at the start of an entry. References are in units of 8 bytes from the base; 0 is nil. */
@@ -116,30 +117,44 @@ void perf__policy_move(struct perf__policy *, uint32_t old_ref, uint32_t new_ref
 /* Bytes allocated, this struct included. */
 size_t perf__policy_memory(const struct perf__policy *);
 
-/* Number of the calling thread's log lane. */
-unsigned perf__policy_lane(void);
-
 static inline bool perf__policy_sampled(const struct perf__policy *p, uint32_t hash)
 {
     return hash * 0x9E3779B1u <= p->sample_limit;
 }
 
-/* A hit, without the lock. One attempt each: what a race loses does not matter. */
-static inline void perf__policy_hit(const struct perf__policy *p, struct perf__node *node)
+/* Would a hit change this meta word? Hot entries settle and are then only read. */
+static inline bool perf__policy_wants_hit(uint32_t meta)
 {
-    uint32_t meta = atomic_load_explicit(&node->meta, memory_order_relaxed);
-    if ((meta & PERF__META_USES) != PERF__META_USES) {
-        atomic_compare_exchange_weak_explicit(&node->meta, &meta, meta + 1, memory_order_relaxed,
-                                              memory_order_relaxed);
-    }
-    if (perf__policy_sampled(p, node->hash)) {
-        struct perf__log *log = &p->logs[perf__policy_lane()];
+    return (meta & PERF__META_USES) != PERF__META_USES;
+}
+
+/* Counts a use in the entry's own node. One attempt: what a race loses does not matter. */
+static inline void perf__policy_count_use(struct perf__node *node, uint32_t meta)
+{
+    atomic_compare_exchange_weak_explicit(&node->meta, &meta, meta + 1, memory_order_relaxed,
+                                          memory_order_relaxed);
+}
+
+/* Notes a hit for the council, without the lock. */
+static inline void perf__policy_note(const struct perf__policy *p, uint32_t hash)
+{
+    if (perf__policy_sampled(p, hash)) {
+        struct perf__log *log = &p->logs[(unsigned)perf__thread_slot() % PERF__LOG_LANES];
         uint32_t used = atomic_load_explicit(&log->used, memory_order_relaxed);
         if (used < PERF__LOG_SIZE) {
-            atomic_store_explicit(&log->hash[used], node->hash, memory_order_relaxed);
+            atomic_store_explicit(&log->hash[used], hash, memory_order_relaxed);
             atomic_store_explicit(&log->used, used + 1, memory_order_release);
         }
     }
+}
+
+/* Both at once, where the entry cannot go away meanwhile. */
+static inline void perf__policy_hit(const struct perf__policy *p, struct perf__node *node)
+{
+    uint32_t meta = atomic_load_explicit(&node->meta, memory_order_relaxed);
+    if (perf__policy_wants_hit(meta))
+        perf__policy_count_use(node, meta);
+    perf__policy_note(p, node->hash);
 }
 
 #endif

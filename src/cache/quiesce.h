@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * quiesce.h - when may memory that readers wrote to be used for something else?
+ *
+ * A hit may count a use in the entry it found (policy.h). The entry can be
+ * freed at that very moment, and its memory become part of somebody's value.
+ * So a reader announces such a write in a line of its own and asks once more
+ * whether the entry is still there; and before pages change their use, a writer
+ * waits for the announced. The writer pays for the ordering (membarrier(2), as
+ * userspace RCU does), so that a reader needs two plain stores and no fence.
+ */
+#ifndef PERF_CACHE_QUIESCE_H
+#define PERF_CACHE_QUIESCE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "../base/thread.h"
+
+struct perf__reader_slot {
+    _Alignas(64) _Atomic uint64_t busy; /* odd: between begin and end */
+};
+
+/* Process-wide because thread numbers are; each slot is written by its thread alone. */
+extern struct perf__reader_slot perf__reader_slots[PERF__THREAD_SLOTS];
+extern bool perf__quiesce_needs_fence; /* the kernel has no membarrier; set before any reader */
+
+/* Prepares the process. Called by every open; cheap. */
+void perf__quiesce_init(void);
+
+/* Returns when all writes that were announced before are done. */
+void perf__quiesce_wait(void);
+
+/* False: this thread has no number, and must not write. */
+static inline bool perf__quiesce_begin(void)
+{
+    int slot = perf__thread_slot();
+    if (slot == 0)
+        return false;
+    _Atomic uint64_t *busy = &perf__reader_slots[slot].busy;
+    atomic_store_explicit(busy, atomic_load_explicit(busy, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    if (perf__quiesce_needs_fence)
+        atomic_exchange_explicit(busy, atomic_load_explicit(busy, memory_order_relaxed),
+                                 memory_order_seq_cst);
+    atomic_signal_fence(memory_order_seq_cst); /* the compiler must keep the order, too */
+    return true;
+}
+
+static inline void perf__quiesce_end(void)
+{
+    _Atomic uint64_t *busy = &perf__reader_slots[perf__thread_slot()].busy;
+    atomic_store_explicit(busy, atomic_load_explicit(busy, memory_order_relaxed) + 1,
+                          memory_order_release);
+}
+
+#endif
