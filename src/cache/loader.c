@@ -4,7 +4,7 @@
  * stale values meanwhile, and nothing brought back that was invalidated during
  * the load.
  *
- * The fence: a flight notes the key's fence and a stamp when it begins. If the
+ * A flight watches its key, and notes a stamp when it begins. If the
  * key was written or deleted since, or a mark made, its result is not stored
  * (it still goes to those who joined before), and later callers begin a new
  * flight instead of joining. Any thread; see loader.h for the lock.
@@ -40,7 +40,7 @@ struct perf__flight {
     perf_loader loader;     /* ctx is ours when own_ctx */
     bool own_ctx;
     struct perf__write write;
-    uint32_t fence;
+    struct perf__watch watch;
     perf_value *stale;      /* what may be served if the load fails */
     perf_load load;
     struct perf__hit hit;   /* of the result */
@@ -177,6 +177,8 @@ static void flight_free(struct perf__flight *f)
     const perf_allocator *a = &f->op.cache->host.allocator;
     if (f->own_ctx && f->loader.ctx_free)
         f->loader.ctx_free(f->loader.ctx);
+    if (f->write.watch)
+        perf__memory_unwatch(f->op.cache->memory, &f->watch);
     perf_value_release(f->stale);
     perf__free(a, f->load.data);
     pthread_cond_destroy(&f->done_cond);
@@ -216,7 +218,8 @@ static int flight_new(const struct perf__op *op, const perf_loader *loader, int6
     f->hash = op->key.hash;
     f->refs = f->waiters = 1;
     f->op = *op;
-    memcpy(f->bytes, op->key.user, user_len);
+    if (user_len)
+        memcpy(f->bytes, op->key.user, user_len);
     memcpy(f->bytes + user_len + 1, op->key.key, key_len);
     f->op.key.user = f->bytes;
     f->op.key.key = f->bytes + user_len + 1;
@@ -236,8 +239,8 @@ static int flight_new(const struct perf__op *op, const perf_loader *loader, int6
         return rc;
     }
     f->loader.set = NULL; /* the caller's; all of it has been taken over */
-    f->write.fenced = true;
-    f->fence = f->write.fence = perf__memory_fence(cache->memory, &f->op.key);
+    f->write.watch = &f->watch;
+    perf__memory_watch(cache->memory, &f->op.key, &f->watch);
     int64_t hard = op->policy->options.hard_timeout_ms;
     f->give_up_at = perf__deadline_after(hard);
     *out = f;
@@ -261,7 +264,7 @@ static bool outdated(struct perf__flight *f)
                                   {f->op.key.key, f->op.key.key_len},
                                   {f->write.tags, f->write.tags_len},
                                   f->write.stamp};
-    return perf__memory_fence(cache->memory, &f->op.key) != f->fence ||
+    return atomic_load_explicit(&f->watch.moved, memory_order_acquire) ||
            perf__marks_dead(&cache->marks, &marked);
 }
 
@@ -460,10 +463,31 @@ static bool landed_from_tiers(struct perf__flight *f)
     return landed;
 }
 
+/* Another flight may have landed between our miss and our listing: without this look, its
+ * joiners-to-be would load again. */
+static bool landed_meanwhile(struct perf__flight *f)
+{
+    perf_cache *cache = f->op.cache;
+    struct perf__hit hit;
+    perf_value *value = NULL;
+    int64_t now = perf__cache_now(cache);
+    bool landed = false;
+    if (f->refresh || perf__memory_get(cache->memory, &f->op.key, now, &value, &hit) != PERF_OK)
+        return false;
+    if (hit.kind == PERF__ENTRY_VALUE && now < hit.fresh_until) {
+        int rc = perf_load_set(&f->load, value->data, value->len);
+        f->hit = hit;
+        flight_land(f, rc);
+        landed = true;
+    }
+    perf_value_release(value);
+    return landed;
+}
+
 static void flight_run(struct perf__flight *f)
 {
     perf_cache *cache = f->op.cache;
-    if (landed_from_tiers(f))
+    if (landed_meanwhile(f) || landed_from_tiers(f))
         return;
     enter(f);
     if (!f->refresh)

@@ -123,7 +123,7 @@ int perf__memory_delete(struct perf__memory_tier *tier, const struct perf__key *
     uint32_t ref = perf__shard_find(shard, key, INT64_MIN, &parts);
     if (ref)
         perf__shard_drop(shard, ref, PERF_EVENT_DELETED, false);
-    perf__shard_move_fence(shard, key);
+    perf__shard_tell_watchers(shard, key, NULL);
     pthread_mutex_unlock(&shard->mutex);
     return ref ? PERF_OK : PERF_MISS;
 }
@@ -171,10 +171,32 @@ int perf__memory_touch(struct perf__memory_tier *tier, const struct perf__key *k
     return rc;
 }
 
-uint32_t perf__memory_fence(struct perf__memory_tier *tier, const struct perf__key *key)
+void perf__memory_watch(struct perf__memory_tier *tier, const struct perf__key *key,
+                        struct perf__watch *watch)
 {
-    const struct perf__shard *shard = perf__shard_of(tier, key->hash);
-    return atomic_load_explicit(&shard->fences[key->hash % PERF__FENCES], memory_order_acquire);
+    struct perf__shard *shard = perf__shard_of(tier, key->hash);
+    watch->hash = key->hash;
+    atomic_store_explicit(&watch->moved, false, memory_order_relaxed);
+    pthread_mutex_lock(&shard->mutex);
+    struct perf__watch **list = &shard->watches[key->hash % PERF__WATCH_LISTS];
+    watch->next = *list;
+    watch->at = list;
+    if (*list)
+        (*list)->at = &watch->next;
+    *list = watch;
+    shard->watch_count++;
+    pthread_mutex_unlock(&shard->mutex);
+}
+
+void perf__memory_unwatch(struct perf__memory_tier *tier, struct perf__watch *watch)
+{
+    struct perf__shard *shard = perf__shard_of(tier, watch->hash);
+    pthread_mutex_lock(&shard->mutex);
+    *watch->at = watch->next;
+    if (watch->next)
+        watch->next->at = watch->at;
+    shard->watch_count--;
+    pthread_mutex_unlock(&shard->mutex);
 }
 
 /* -------------------------------------------------------------------- walk */

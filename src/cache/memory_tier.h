@@ -12,6 +12,7 @@
 #define PERF_CACHE_MEMORY_TIER_H
 
 #include <libperf/cache.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "../base/options.h"
@@ -53,6 +54,17 @@ struct perf__hit {
     uint8_t kind;        /* PERF__ENTRY_... */
 };
 
+/*
+ * Watches a key: moved becomes true when somebody else writes or deletes it. Whoever makes a
+ * value (a load, a copy from below) watches from before the making to the writing, so that it
+ * cannot undo a newer write.
+ */
+struct perf__watch {
+    uint64_t hash;
+    struct perf__watch *next, **at; /* under the shard's lock */
+    _Atomic bool moved;
+};
+
 /* One write. tags: as tag_count strings of one length byte each, tags_len bytes in all. */
 struct perf__write {
     const void *data;
@@ -66,8 +78,8 @@ struct perf__write {
     int64_t mode;      /* PERF_SET_... */
     uint64_t version;  /* for PERF_SET_IF_VERSION */
     uint8_t kind;
-    bool fenced;       /* write only if fence still has this value, else PERF_ECONFLICT */
-    uint32_t fence;    /* from perf__memory_fence, taken before the value was made */
+    bool is_copy;      /* of what a tier below had: no news for those who watch the key */
+    struct perf__watch *watch; /* not NULL: write only if it has not moved, else PERF_ECONFLICT */
 };
 
 /* A live look at an entry under its shard's lock, for callbacks. */
@@ -136,22 +148,23 @@ void perf__memory_prefetch(struct perf__memory_tier *tier, const struct perf__ke
                            size_t count);
 
 /*
- * Writes. PERF_OK with *version; PERF_EEXISTS, PERF_MISS, PERF_ECONFLICT by mode or fence;
- * PERF_ETOOBIG (and a present old value is dropped); PERF_ENOMEM (the same). Every write or
- * delete, also a refused one, moves the key's fence, except a fenced one that conflicts.
+ * Writes. PERF_OK with *version; PERF_EEXISTS, PERF_MISS, PERF_ECONFLICT by mode or watch;
+ * PERF_ETOOBIG (and a present old value is dropped); PERF_ENOMEM (the same).
  */
 int perf__memory_put(struct perf__memory_tier *tier, const struct perf__key *key, int64_t now,
                      const struct perf__write *write, uint64_t *version);
 
-/* Drops a key. PERF_OK or PERF_MISS. Moves the fence either way. */
+/* Drops a key. PERF_OK or PERF_MISS. Moves those who watch it either way. */
 int perf__memory_delete(struct perf__memory_tier *tier, const struct perf__key *key);
 
 /* Sets a new life. PERF_OK or PERF_MISS. */
 int perf__memory_touch(struct perf__memory_tier *tier, const struct perf__key *key, int64_t now,
                        int64_t fresh_until, int64_t dead_at);
 
-/* The key's fence: changes whenever the key (or, rarely, another) is written or deleted. */
-uint32_t perf__memory_fence(struct perf__memory_tier *tier, const struct perf__key *key);
+/* Begins and ends a watch; the struct is the caller's and stays where it is meanwhile. */
+void perf__memory_watch(struct perf__memory_tier *tier, const struct perf__key *key,
+                        struct perf__watch *watch);
+void perf__memory_unwatch(struct perf__memory_tier *tier, struct perf__watch *watch);
 
 /*
  * Calls each, under the shard's lock, for every live entry of one shard; false from each stops.

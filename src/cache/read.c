@@ -143,8 +143,8 @@ static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__
 }
 
 /* Copies what tier number i had into memory and the tiers above i. Failures only cost speed. */
-static void promote(const struct perf__op *op, int64_t now, size_t i, uint32_t fence,
-                    struct perf__found *found)
+static void promote(const struct perf__op *op, int64_t now, size_t i,
+                    struct perf__watch *watch, struct perf__found *found)
 {
     perf_cache *cache = op->cache;
     const struct perf__record *record = &found->record;
@@ -159,8 +159,8 @@ static void promote(const struct perf__op *op, int64_t now, size_t i, uint32_t f
         .tags_len = (uint32_t)record->tags.len,
         .load_ms = record->load_ms,
         .kind = record->kind,
-        .fenced = true,
-        .fence = fence,
+        .is_copy = true,
+        .watch = watch,
     };
     if (perf__op_uses_memory(op) &&
         perf__memory_put(cache->memory, &op->key, now, &write, &found->hit.version) != PERF_OK)
@@ -188,7 +188,7 @@ int perf__tiers_find(const struct perf__op *op, int64_t now, struct perf__found 
 enum { GROUP = 64 };
 
 static void ask_tier(const struct perf__op *ops, size_t count, int64_t now, size_t tier,
-                     const uint32_t *fences, struct perf__found *found, int *statuses)
+                     struct perf__watch *watches, struct perf__found *found, int *statuses)
 {
     perf_store_key keys[GROUP];
     uint8_t ids[GROUP][PERF_STORE_ID_SIZE];
@@ -213,7 +213,7 @@ static void ask_tier(const struct perf__op *ops, size_t count, int64_t now, size
                 statuses[i] = rc;
         } else if (found[i].reply.found && judge(&ops[i], now, tier, &found[i]) == PERF_OK) {
             statuses[i] = PERF_OK;
-            promote(&ops[i], now, tier, fences[i], &found[i]);
+            promote(&ops[i], now, tier, &watches[i], &found[i]);
         }
     }
 }
@@ -228,11 +228,13 @@ void perf__tiers_find_many(const struct perf__op *ops, size_t count, int64_t now
     }
     for (size_t first = 0; cache->tier_count && first < count; first += GROUP) {
         size_t n = count - first < GROUP ? count - first : GROUP;
-        uint32_t fences[GROUP]; /* before the first read: a write that comes between wins */
+        struct perf__watch watches[GROUP]; /* a write that comes between must win */
         for (size_t i = 0; i < n; i++)
-            fences[i] = perf__memory_fence(cache->memory, &ops[first + i].key);
+            perf__memory_watch(cache->memory, &ops[first + i].key, &watches[i]);
         for (size_t tier = 0; tier < cache->tier_count; tier++)
-            ask_tier(ops + first, n, now, tier, fences, found + first, statuses + first);
+            ask_tier(ops + first, n, now, tier, watches, found + first, statuses + first);
+        for (size_t i = 0; i < n; i++)
+            perf__memory_unwatch(cache->memory, &watches[i]);
     }
 }
 

@@ -259,6 +259,16 @@ uint32_t perf__shard_find(struct perf__shard *shard, const struct perf__key *key
     return perf__shard_ask(shard, ref, parts) ? 0 : ref;
 }
 
+void perf__shard_tell_watchers(struct perf__shard *shard, const struct perf__key *key,
+                               const struct perf__watch *except)
+{
+    if (!shard->watch_count)
+        return;
+    for (struct perf__watch *w = shard->watches[key->hash % PERF__WATCH_LISTS]; w; w = w->next)
+        if (w->hash == key->hash && w != except)
+            atomic_store_explicit(&w->moved, true, memory_order_release);
+}
+
 /* ------------------------------------------------------------ making room */
 
 /* Moves an entry to another slot, for compaction. */
@@ -445,13 +455,12 @@ int perf__shard_put(struct perf__shard *shard, const struct perf__key *key, int6
                     const struct perf__write *w, uint64_t *version)
 {
     struct perf__parts parts;
-    uint32_t fence =
-        atomic_load_explicit(&shard->fences[key->hash % PERF__FENCES], memory_order_relaxed);
-    if (w->fenced && fence != w->fence)
+    if (w->watch && atomic_load_explicit(&w->watch->moved, memory_order_relaxed))
         return PERF_ECONFLICT;
     perf__shard_expire(shard, now, EXPIRE_STEPS);
     uint32_t old = perf__shard_find(shard, key, now, &parts);
-    perf__shard_move_fence(shard, key);
+    if (!w->is_copy)
+        perf__shard_tell_watchers(shard, key, w->watch);
     if (w->mode == PERF_SET_IF_ABSENT && old)
         return PERF_EEXISTS;
     if (w->mode >= PERF_SET_IF_PRESENT && !old)

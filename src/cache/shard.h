@@ -15,7 +15,7 @@
 #include "timer_wheel.h"
 #include "value.h"
 
-enum { PERF__FENCES = 256 };
+enum { PERF__WATCH_LISTS = 64 };
 
 struct perf__shard {
     _Alignas(64) struct perf__index index; /* read without the lock: shape, buckets */
@@ -35,9 +35,10 @@ struct perf__shard {
     uint32_t sweep_at;                     /* bucket of the sweep for dead entries */
     int64_t sweep_for;                     /* suspect stamp that the sweep asks about */
     int64_t swept_for;                     /* that of the last complete sweep */
+    struct perf__watch *watches[PERF__WATCH_LISTS]; /* by hash */
+    uint64_t watch_count;
 
     _Alignas(64) struct perf__policy policy; /* hits write its logs */
-    _Atomic uint32_t fences[PERF__FENCES];
 };
 
 struct perf__memory_tier {
@@ -84,10 +85,9 @@ void perf__shard_view(struct perf__shard *shard, uint32_t ref, const struct perf
                       struct perf__entry_view *view);
 size_t perf__shard_memory(const struct perf__shard *shard);
 
-static inline void perf__shard_move_fence(struct perf__shard *shard, const struct perf__key *key)
-{
-    atomic_fetch_add_explicit(&shard->fences[key->hash % PERF__FENCES], 1, memory_order_release);
-}
+/* Tells those who watch a key that it has changed; except is the writer's own watch. */
+void perf__shard_tell_watchers(struct perf__shard *shard, const struct perf__key *key,
+                               const struct perf__watch *except);
 
 /* Asks about one entry; true when it was dead (and has been dropped). */
 bool perf__shard_ask(struct perf__shard *shard, uint32_t ref, const struct perf__parts *parts);

@@ -128,16 +128,17 @@ static int put_memory(const struct perf__op *op, int64_t now, const struct perf_
                               "namespace '%s' does not use memory, where conditions are decided; "
                               "add bit 0 to its tiers",
                               op->ns->name);
-        if (write->fenced && perf__memory_fence(cache->memory, &op->key) != write->fence)
+        if (write->watch && atomic_load_explicit(&write->watch->moved, memory_order_acquire))
             return PERF_ECONFLICT;
-        (void)!perf__memory_delete(cache->memory, &op->key); /* moves the fence */
+        (void)!perf__memory_delete(cache->memory, &op->key); /* tells those who watch the key */
         return PERF_OK;
     }
     int rc = perf__memory_put(cache->memory, &op->key, now, write, version);
     if (rc == PERF_ETOOBIG) {
         perf__count(op, PERF__REJECTIONS, 1);
-        if (cache->tier_count && write->kind == PERF__ENTRY_VALUE)
-            return PERF_OK;
+        for (size_t i = 0; i < cache->tier_count; i++)
+            if (perf__op_uses_tier(op, i) && write->kind == PERF__ENTRY_VALUE)
+                return PERF_OK;
     }
     return rc;
 }
