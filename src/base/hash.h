@@ -14,6 +14,9 @@
 
 #include "bytes.h"
 
+/* On the path of every get: a call would cost as much as the work. */
+#define PERF__INLINE static inline __attribute__((always_inline))
+
 struct perf__hash_key {
     uint64_t k0, k1;
 };
@@ -31,7 +34,7 @@ static inline uint64_t perf__rotl64(uint64_t x, int b)
     return (x << b) | (x >> (64 - b));
 }
 
-static inline void perf__sip_round(struct perf__sip *s)
+PERF__INLINE void perf__sip_round(struct perf__sip *s)
 {
     s->v0 += s->v1;
     s->v2 += s->v3;
@@ -56,7 +59,7 @@ static inline struct perf__sip perf__sip_begin(struct perf__hash_key key)
 }
 
 /** Absorbs one word. */
-static inline void perf__sip_word(struct perf__sip *s, uint64_t word)
+PERF__INLINE void perf__sip_word(struct perf__sip *s, uint64_t word)
 {
     s->v3 ^= word;
     perf__sip_round(s);
@@ -67,7 +70,7 @@ static inline void perf__sip_word(struct perf__sip *s, uint64_t word)
  * Absorbs len bytes as whole words and a last one that carries their length, so
  * that a sequence of strings is absorbed unambiguously.
  */
-static inline void perf__sip_bytes(struct perf__sip *s, const void *data, size_t len)
+PERF__INLINE void perf__sip_bytes(struct perf__sip *s, const void *data, size_t len)
 {
     const uint8_t *p = data;
     size_t left = len;
@@ -86,7 +89,7 @@ static inline void perf__sip_bytes(struct perf__sip *s, const void *data, size_t
 }
 
 /** The low 64 bits; the state may be finished further with perf__sip_high. */
-static inline uint64_t perf__sip_low(struct perf__sip *s)
+PERF__INLINE uint64_t perf__sip_low(struct perf__sip *s)
 {
     s->v2 ^= 0xee;
     perf__sip_round(s);

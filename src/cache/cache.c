@@ -16,32 +16,13 @@
 int perf__op_begin(struct perf__op *op, perf_cache *cache, const char *ns, const char *user,
                    const void *key, size_t key_len)
 {
-    int rc = perf__cache_check(cache);
-    if (rc || (rc = perf__namespace_get(&cache->namespaces, ns, &op->ns)))
-        return rc;
-    if (__builtin_expect(!key || key_len - 1 >= PERF__KEY_MAX, 0))
-        return key ? perf__check_len("key", key_len, 1, PERF__KEY_MAX)
-                   : perf__fail(PERF_EINVAL, "key is NULL; give 1 to %d bytes", PERF__KEY_MAX);
-    size_t user_len = 0;
-    struct perf__sip sip = op->ns->memory_sip;
-    if (user) {
-        user_len = strnlen(user, PERF__NAME_MAX + 1);
-        if (user_len > PERF__NAME_MAX)
-            return perf__check_len("user", user_len, 0, PERF__NAME_MAX);
-        if (user_len)
-            perf__sip_bytes(&sip, user, user_len);
-    }
-    perf__sip_bytes(&sip, key, key_len);
-    op->cache = cache;
-    op->policy = atomic_load_explicit(&op->ns->policy, memory_order_acquire);
-    op->user_text = user_len ? user : NULL;
-    op->key = (struct perf__key){.hash = perf__sip_low(&sip),
-                                 .user = user,
-                                 .key = key,
-                                 .key_len = (uint32_t)key_len,
-                                 .ns = op->ns->id,
-                                 .user_len = (uint8_t)user_len};
-    return PERF_OK;
+    return perf__op_begin_inline(op, cache, ns, user, key, key_len);
+}
+
+int perf__op_refuse_key(const void *key, size_t key_len)
+{
+    return key ? perf__check_len("key", key_len, 1, PERF__KEY_MAX)
+               : perf__fail(PERF_EINVAL, "key is NULL; give 1 to %d bytes", PERF__KEY_MAX);
 }
 
 void perf__op_store_key(const struct perf__op *op, uint8_t id[PERF_STORE_ID_SIZE],

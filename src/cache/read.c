@@ -317,11 +317,16 @@ int perf_cache_get_copy(perf_cache *cache, const char *ns, const char *user, con
                         size_t key_len, void *buf, size_t cap, size_t *len)
 {
     struct perf__op op;
-    int rc = perf__op_begin(&op, cache, ns, user, key, key_len);
+    int rc = perf__op_begin_inline(&op, cache, ns, user, key, key_len);
     if (rc)
         return rc;
     if (!len || (!buf && cap))
         return perf__fail(PERF_EINVAL, "%s is NULL; give a place for it", len ? "buf" : "len");
+    if (!op.key.user_len && perf__op_uses_memory(&op) &&
+        perf__memory_get_plain(cache->memory, &op.key, buf, cap, len)) {
+        perf__count(&op, PERF__MEMORY_HITS, 1);
+        return PERF_OK;
+    }
     return get(&op, &(struct perf__out){.buf = buf, .cap = cap, .len = len});
 }
 
@@ -352,6 +357,12 @@ int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const vo
 /* Memory's answer for one item; true when the item is settled. */
 static bool item_from_memory(const struct perf__op *op, perf_lookup *item, int64_t *now)
 {
+    if (item->buf && !op->key.user_len && perf__op_uses_memory(op) &&
+        perf__memory_get_plain(op->cache->memory, &op->key, item->buf, item->cap, &item->len)) {
+        perf__count(op, PERF__MEMORY_HITS, 1);
+        item->status = PERF_OK;
+        return true;
+    }
     struct perf__hit hit;
     perf_value *value = NULL;
     struct perf__out out = {item->buf ? NULL : &value, item->buf, item->cap, &item->len};
@@ -412,7 +423,7 @@ int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_loo
         perf_lookup *missed[GROUP];
         for (size_t i = 0; i < n; i++) {
             const perf_lookup *item = &items[first + i];
-            int rc = perf__op_begin(&ops[i], cache, ns, user, item->key, item->key_len);
+            int rc = perf__op_begin_inline(&ops[i], cache, ns, user, item->key, item->key_len);
             if (rc)
                 return rc;
             keys[i] = ops[i].key;

@@ -11,7 +11,8 @@
 #include "quiesce.h"
 
 enum {
-    EVICTIONS_MAX = 64, /* a put: what it may cost its caller */
+    EVICTIONS_MAX = 64, /* a put: what it may cost its caller, and more for a larger value, in */
+    EVICTION_SIZE = 32, /* proportion: the entries that leave may be this small */
     EXPIRE_STEPS = 8,   /* a put */
     ENTRY_MIN = 64,     /* about the least that an entry takes */
 };
@@ -302,7 +303,7 @@ static bool evict(struct perf__shard *shard)
 static bool make_room(struct perf__shard *shard, size_t size)
 {
     const size_t worth_it = (size_t)128 << 10; /* free bytes in slots that make compaction pay */
-    for (int i = 0; i < EVICTIONS_MAX; i++) {
+    for (size_t i = 0; i < EVICTIONS_MAX + size / EVICTION_SIZE; i++) {
         size_t limit = slab_limit(shard);
         if (perf__slab_has_room(&shard->slab, size, limit))
             return true;
