@@ -38,6 +38,25 @@ int perf__options_take(const char *type, const void *given, void *own, size_t ow
     return PERF_OK;
 }
 
+int perf__options_check_out(const char *type, const void *theirs, size_t *size)
+{
+    if (theirs)
+        memcpy(size, theirs, sizeof *size);
+    if (!theirs || *size < 2 * sizeof *size || *size > OPTIONS_SIZE_MAX)
+        return perf__fail(PERF_EINVAL, "%s is NULL or its struct_size is not set; use its _INIT "
+                                       "macro",
+                          type);
+    return PERF_OK;
+}
+
+void perf__options_give(void *theirs, size_t their_size, const void *ours, size_t our_size)
+{
+    size_t size = their_size < our_size ? their_size : our_size;
+    memset(theirs, 0, their_size);
+    memcpy(theirs, ours, size);
+    memcpy(theirs, &their_size, sizeof their_size);
+}
+
 int perf__check_range(const char *field, int64_t value, int64_t min, int64_t max)
 {
     if (value >= min && value <= max)

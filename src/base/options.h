@@ -19,6 +19,18 @@
  */
 int perf__options_take(const char *type, const void *given, void *own, size_t own_size);
 
+/**
+ * Is theirs a struct to be filled, of a plausible struct_size? *size receives it (read once, so
+ * that it cannot change between check and use). PERF_EINVAL naming the type if not.
+ */
+int perf__options_check_out(const char *type, const void *theirs, size_t *size);
+
+/**
+ * Hands out as much of ours as the caller's struct can take: an older caller gets the fields it
+ * knows, a newer one zeros in those that we do not. Its struct_size stays.
+ */
+void perf__options_give(void *theirs, size_t their_size, const void *ours, size_t our_size);
+
 /** PERF_EINVAL naming field, value, bounds, unless min <= value <= max. */
 int perf__check_range(const char *field, int64_t value, int64_t min, int64_t max);
 

@@ -153,6 +153,11 @@ int perf__write_prepare(const struct perf__op *op, int64_t now, const perf_set_o
 int perf__write_all(const struct perf__op *op, int64_t now, const struct perf__write *write,
                     uint64_t *version);
 
+/* Remembers a failure or "no such thing", in memory only: it is brief, and other processes
+ * should try for themselves. remove_below: the tiers' older record is wrong now and goes. */
+int perf__write_negative(const struct perf__op *op, int64_t now, const struct perf__write *write,
+                         bool remove_below);
+
 /* Forgets a key in memory and in all tiers of the namespace. */
 int perf__delete_all(const struct perf__op *op);
 
@@ -203,8 +208,9 @@ void perf__found_free(struct perf__found *found);
  * that the thing does not exist, have PERF__ITEM_ABSENT, for settle to turn into PERF_MISS
  * (it returns their number). */
 enum { PERF__ITEM_ABSENT = 100 };
+/* plain: for a get without a loader, to which a remembered failure is a miss like any other. */
 int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_lookup *items,
-                   size_t count);
+                   size_t count, bool plain);
 size_t perf__items_settle(perf_lookup *items, size_t count);
 
 /* Makes sure that a key which lives in a tier below is in memory too, for calls that decide

@@ -138,12 +138,10 @@ int perf_cache_listen(perf_cache *cache, uint64_t mask, size_t capacity, perf_ca
 
 int perf_cache_poll_event(perf_cache *cache, perf_cache_event *out)
 {
+    size_t size = 0;
     int rc = perf__cache_check(cache);
-    if (rc)
+    if (rc || (rc = perf__options_check_out("perf_cache_event", out, &size)))
         return rc;
-    if (!out || out->struct_size < sizeof *out)
-        return perf__fail(PERF_EINVAL, "event is NULL or not initialised; use "
-                                       "PERF_CACHE_EVENT_INIT");
     struct perf__events *events = &cache->events;
     pthread_mutex_lock(&events->mutex);
     struct perf__event *event = events->fn ? NULL : take(events);
@@ -154,7 +152,7 @@ int perf_cache_poll_event(perf_cache *cache, perf_cache_event *out)
     pthread_mutex_unlock(&events->mutex);
     if (!event)
         return PERF_MISS;
-    *out = event->event;
+    perf__options_give(out, size, &event->event, sizeof event->event);
     return PERF_OK;
 }
 

@@ -108,11 +108,11 @@ static int next_shard(perf_cache_iter *iter)
 
 int perf_cache_iter_next(perf_cache_iter *iter, perf_cache_entry *out)
 {
-    if (!iter || !out || out->struct_size < sizeof *out)
-        return perf__fail(PERF_EINVAL, "iter or entry is NULL, or entry is not initialised; use "
-                                       "PERF_CACHE_ENTRY_INIT");
+    if (!iter)
+        return perf__fail(PERF_EINVAL, "iter is NULL; open one with perf_cache_iter_open");
+    size_t size = 0;
     int rc = perf__cache_check(iter->cache);
-    if (rc)
+    if (rc || (rc = perf__options_check_out("perf_cache_entry", out, &size)))
         return rc;
     if (iter->nothing)
         return PERF_MISS;
@@ -123,8 +123,8 @@ int perf_cache_iter_next(perf_cache_iter *iter, perf_cache_entry *out)
     memcpy(&entry, at, sizeof entry);
     at += sizeof entry;
     const struct perf__namespace *ns = perf__namespace_by_id(&iter->cache->namespaces, entry.ns);
-    *out = (perf_cache_entry){
-        .struct_size = out->struct_size,
+    const perf_cache_entry ours = {
+        .struct_size = sizeof ours,
         .ns = ns->name,
         .user = entry.user_len ? (const char *)at : NULL,
         .key = at + entry.user_len + 1,
@@ -133,6 +133,7 @@ int perf_cache_iter_next(perf_cache_iter *iter, perf_cache_entry *out)
         .ttl_ms = entry.fresh_until == PERF__NEVER ? PERF_TTL_FOREVER
                                                    : entry.fresh_until - iter->now,
     };
+    perf__options_give(out, size, &ours, sizeof ours);
     iter->at += sizeof entry + entry.user_len + 1 + entry.key_len;
     return PERF_OK;
 }

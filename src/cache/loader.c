@@ -292,6 +292,8 @@ static int flight_join(struct perf__flight *mine, struct perf__flight **flight, 
     bool same = other && same_key(&other->op, &mine->op);
     if (same && !outdated(other)) {
         other->refs++;
+        if (!flights->closing) /* somebody waits again */
+            atomic_store(&other->cancelled, false);
         *flight = other;
         *leader = false;
         pthread_mutex_unlock(&flights->mutex);
@@ -372,7 +374,7 @@ static void store_failure(struct perf__flight *f, int64_t now, int status)
     f->write.len = sizeof bytes;
     f->write.fresh_until = f->write.dead_at = now + ttl;
     f->write.kind = PERF__ENTRY_NEGATIVE;
-    (void)!perf__write_all(&f->op, now, &f->write, NULL);
+    (void)!perf__write_negative(&f->op, now, &f->write, f->stale && status == PERF_MISS);
 }
 
 /* Wakes the waiters; the caller's reference stays. */
@@ -593,6 +595,7 @@ static int give_result(const struct perf__op *op, const struct perf__out *out,
     if (f->status != PERF_MISS && f->stale) { /* fail-safe */
         struct perf__hit hit = f->hit;
         hit.fresh_until = now;
+        perf__count(op, PERF__MEMORY_HITS, 1);
         perf__count(op, PERF__STALE_HITS, 1);
         return perf__out_give(op, out, f->stale->data, f->stale->len, &hit, now);
     }
@@ -912,7 +915,7 @@ int perf_cache_get_or_load_many(perf_cache *cache, const char *ns, const char *u
     if (!loader.load_many)
         return perf__fail(PERF_EINVAL, "perf_loader.load_many is NULL; give the function that "
                                        "loads a batch");
-    if ((rc = perf__get_many(cache, ns, user, items, count))) {
+    if ((rc = perf__get_many(cache, ns, user, items, count, false))) {
         perf__items_settle(items, count);
         return rc;
     }

@@ -113,33 +113,36 @@ bool perf__memory_get_plain(struct perf__memory_tier *tier, const struct perf__k
     s.version = atomic_load_explicit(&s.bucket->version, memory_order_acquire);
     /* One comparison for namespace and key length; a longer key than the field has another. */
     uint64_t header = (uint64_t)key->ns << 8 | key->key_len;
-    uint32_t hits = perf__bucket_match(s.bucket, perf__index_tag(key->hash));
-    for (; hits; hits &= hits - 1) {
-        uint32_t ref =
-            atomic_load_explicit(&s.bucket->refs[__builtin_ctz(hits)], memory_order_relaxed);
-        struct perf__entry *e = s.entry = perf__entry_at(shard, ref);
-        const unsigned char *at = (const unsigned char *)(e + 1);
-        if (at > shard->limit)
-            return false;
-        uint64_t a = atomic_load_explicit(&e->a, memory_order_relaxed);
-        uint64_t b = atomic_load_explicit(&e->b, memory_order_relaxed);
-        uint32_t meta = perf__entry_flags(e);
-        size_t size = (uint16_t)(b >> 8);
-        if ((a & 0xffffff) != header || meta & (PERF__ENTRY_EXTENDED | PERF__ENTRY_USER) ||
-            key->key_len + size > (size_t)(shard->limit - at) ||
-            !perf__racy_equal(at, key->key, key->key_len))
-            continue;
-        if ((int64_t)(b >> 24) <= atomic_load_explicit(&tier->suspect, memory_order_acquire) ||
-            size > cap)
-            return false;
-        perf__racy_read(buf, at + key->key_len, size);
-        if (s.version % 2 || !still_whole(&s))
-            return false;
-        if (__builtin_expect(perf__policy_wants_hit(meta), 0))
-            count_use(&s, meta);
-        perf__policy_note(&shard->policy, hash);
-        *len = size;
-        return true;
+    uint8_t tag = perf__index_tag(key->hash);
+    const struct perf__bucket *bucket = s.bucket;
+    for (int links = 4; bucket && links; bucket = perf__bucket_next(&shard->index, bucket), links--) {
+        for (uint32_t hits = perf__bucket_match(bucket, tag); hits; hits &= hits - 1) {
+            uint32_t ref =
+                atomic_load_explicit(&bucket->refs[__builtin_ctz(hits)], memory_order_relaxed);
+            struct perf__entry *e = s.entry = perf__entry_at(shard, ref);
+            const unsigned char *at = (const unsigned char *)(e + 1);
+            if (at > shard->limit)
+                return false;
+            uint64_t a = atomic_load_explicit(&e->a, memory_order_relaxed);
+            uint64_t b = atomic_load_explicit(&e->b, memory_order_relaxed);
+            uint32_t meta = perf__entry_flags(e);
+            size_t size = (uint16_t)(b >> 8);
+            if ((a & 0xffffff) != header || meta & (PERF__ENTRY_EXTENDED | PERF__ENTRY_USER) ||
+                key->key_len + size > (size_t)(shard->limit - at) ||
+                !perf__racy_equal(at, key->key, key->key_len))
+                continue;
+            if ((int64_t)(b >> 24) <= atomic_load_explicit(&tier->suspect, memory_order_acquire) ||
+                size > cap)
+                return false;
+            perf__racy_read(buf, at + key->key_len, size);
+            if (s.version % 2 || !still_whole(&s))
+                return false;
+            if (__builtin_expect(perf__policy_wants_hit(meta), 0))
+                count_use(&s, meta);
+            perf__policy_note(&shard->policy, hash);
+            *len = size;
+            return true;
+        }
     }
     return false;
 }
@@ -273,6 +276,13 @@ int perf__memory_get(struct perf__memory_tier *tier, const struct perf__key *key
 }
 
 /* --------------------------------------------------------------- prefetch */
+
+void perf__memory_prefetch_bucket(struct perf__memory_tier *tier, const struct perf__key *key)
+{
+    const struct perf__shard *shard = perf__shard_of(tier, key->hash);
+    uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
+    __builtin_prefetch(&shard->index.buckets[perf__index_place(shape, (uint32_t)key->hash)], 1);
+}
 
 void perf__memory_prefetch(struct perf__memory_tier *tier, const struct perf__key *keys,
                            size_t count)

@@ -156,6 +156,9 @@ int perf__memory_get(struct perf__memory_tier *tier, const struct perf__key *key
 void perf__memory_prefetch(struct perf__memory_tier *tier, const struct perf__key *keys,
                            size_t count);
 
+/* Starts the first memory access of a put that will follow. */
+void perf__memory_prefetch_bucket(struct perf__memory_tier *tier, const struct perf__key *key);
+
 /*
  * Writes. PERF_OK with *version; PERF_EEXISTS, PERF_MISS, PERF_ECONFLICT by mode or watch;
  * PERF_ETOOBIG (and a present old value is dropped); PERF_ENOMEM (the same).

@@ -355,7 +355,8 @@ int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const vo
 /* ------------------------------------------------------------------- batch */
 
 /* Memory's answer for one item; true when the item is settled. */
-static bool item_from_memory(const struct perf__op *op, perf_lookup *item, int64_t *now)
+static bool item_from_memory(const struct perf__op *op, perf_lookup *item, bool plain,
+                             int64_t *now)
 {
     if (item->buf && !op->key.user_len && perf__op_uses_memory(op) &&
         perf__memory_get_plain(op->cache->memory, &op->key, item->buf, item->cap, &item->len)) {
@@ -380,7 +381,9 @@ static bool item_from_memory(const struct perf__op *op, perf_lookup *item, int64
     perf_value_release(value);
     if (state == PERF__NEGATIVE) {
         perf__count(op, PERF__NEGATIVE_HITS, 1);
-        item->status = status;
+        if (plain)
+            perf__count(op, PERF__MISSES, 1);
+        item->status = plain ? PERF_MISS : status;
     }
     return state == PERF__NEGATIVE;
 }
@@ -408,7 +411,7 @@ static void items_from_tiers(const struct perf__op *ops, perf_lookup *const *ite
 }
 
 int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_lookup *items,
-                   size_t count)
+                   size_t count, bool plain)
 {
     int64_t now = 0;
     for (size_t i = 0; i < count; i++) {
@@ -430,7 +433,7 @@ int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_loo
         }
         perf__memory_prefetch(cache->memory, keys, n);
         for (size_t i = 0; i < n; i++) {
-            if (item_from_memory(&ops[i], &items[first + i], &now))
+            if (item_from_memory(&ops[i], &items[first + i], plain, &now))
                 continue;
             ops[missing] = ops[i];
             missed[missing++] = &items[first + i];
@@ -464,7 +467,7 @@ int perf_cache_get_many(perf_cache *cache, const char *ns, const char *user, per
         return rc;
     if (!items && count)
         return perf__fail(PERF_EINVAL, "items is NULL; give an array of count lookups");
-    rc = perf__get_many(cache, ns, user, items, count);
+    rc = perf__get_many(cache, ns, user, items, count, true);
     if (rc) {
         perf__items_settle(items, count);
         return rc;

@@ -37,32 +37,12 @@ static void add_namespace(perf_cache *cache, const struct perf__namespace *ns,
     s->collisions += m.collisions;
 }
 
-/* Hands out as much of ours as the caller's struct can take. */
-static void give(void *theirs, size_t their_size, void *ours, size_t our_size)
-{
-    size_t size = their_size < our_size ? their_size : our_size;
-    memset(theirs, 0, their_size);
-    memcpy(theirs, ours, size);
-    memcpy(theirs, &their_size, sizeof their_size);
-}
-
-static int check_out(const char *type, const void *theirs, size_t *size)
-{
-    if (theirs)
-        memcpy(size, theirs, sizeof *size);
-    if (!theirs || *size < 2 * sizeof *size || *size > 4096)
-        return perf__fail(PERF_EINVAL, "%s is NULL or its struct_size is not set; use its _INIT "
-                                       "macro",
-                          type);
-    return PERF_OK;
-}
-
 int perf_cache_get_stats(perf_cache *cache, const char *ns, perf_cache_stats *out)
 {
     perf_cache_stats stats = PERF_CACHE_STATS_INIT;
     size_t size = 0;
     int rc = perf__cache_check(cache);
-    if (rc || (rc = check_out("perf_cache_stats", out, &size)))
+    if (rc || (rc = perf__options_check_out("perf_cache_stats", out, &size)))
         return rc;
     if (ns) {
         size_t len = strnlen(ns, PERF__NAME_MAX + 1);
@@ -85,7 +65,7 @@ int perf_cache_get_stats(perf_cache *cache, const char *ns, perf_cache_stats *ou
         stats.expirations = usage.expirations;
         stats.invalidations = usage.invalidations;
     }
-    give(out, size, &stats, sizeof stats);
+    perf__options_give(out, size, &stats, sizeof stats);
     return PERF_OK;
 }
 
@@ -94,11 +74,11 @@ int perf_cache_get_tier_stats(perf_cache *cache, size_t tier, perf_tier_stats *o
     perf_tier_stats stats = PERF_TIER_STATS_INIT;
     size_t size = 0;
     int rc = perf__cache_check(cache);
-    if (rc || (rc = check_out("perf_tier_stats", out, &size)))
+    if (rc || (rc = perf__options_check_out("perf_tier_stats", out, &size)))
         return rc;
     if (tier >= cache->tier_count)
         return PERF_MISS;
     perf__tier_stats(cache->tiers[tier], &stats);
-    give(out, size, &stats, sizeof stats);
+    perf__options_give(out, size, &stats, sizeof stats);
     return PERF_OK;
 }

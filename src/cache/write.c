@@ -152,14 +152,12 @@ int perf__write_all(const struct perf__op *op, int64_t now, const struct perf__w
     int rc = PERF_OK;
     if (!version)
         version = &own_version;
-    if (max && write->len > max && write->kind == PERF__ENTRY_VALUE) {
+    if (max && write->len > max) {
         perf__count(op, PERF__REJECTIONS, 1);
         return perf__fail(PERF_ETOOBIG, "value is %zu bytes long; namespace '%s' takes %" PRIu64,
                           write->len, op->ns->name, max);
     }
-    /* What is remembered of failures stays in memory: it is brief, and other processes should
-     * try for themselves. */
-    if (!cache->tier_count || write->kind == PERF__ENTRY_NEGATIVE) {
+    if (!cache->tier_count) {
         rc = put_memory(op, now, write, version);
     } else {
         perf_store_op store_op = {0};
@@ -182,6 +180,33 @@ int perf__write_all(const struct perf__op *op, int64_t now, const struct perf__w
     }
     perf__cache_upkeep(cache, now);
     perf__events_deliver(&cache->events);
+    return rc;
+}
+
+int perf__write_negative(const struct perf__op *op, int64_t now, const struct perf__write *write,
+                         bool remove_below)
+{
+    perf_cache *cache = op->cache;
+    uint64_t version, tickets[PERF__TIERS_MAX];
+    int statuses[PERF__TIERS_MAX], rc;
+    if (!cache->tier_count || !remove_below) {
+        rc = put_memory(op, now, write, &version);
+    } else {
+        perf_store_op store_op = {.kind = PERF_STORE_REMOVE};
+        uint8_t id[PERF_STORE_ID_SIZE];
+        perf__op_store_key(op, id, &store_op.key);
+        pthread_mutex_t *order = &cache->order[op->key.hash % PERF__ORDER_LOCKS];
+        pthread_mutex_lock(order);
+        rc = put_memory(op, now, write, &version);
+        if (rc != PERF_ECONFLICT) /* a newer write has come */
+            submit(op, &store_op, tickets, statuses);
+        pthread_mutex_unlock(order);
+        if (rc != PERF_ECONFLICT) {
+            int tier_rc = wait_for(op, tickets, statuses);
+            rc = rc ? rc : tier_rc;
+        }
+    }
+    perf__cache_upkeep(cache, now);
     return rc;
 }
 
@@ -223,6 +248,7 @@ static int put(perf_cache *cache, const char *ns, const char *user, const void *
         return rc;
     if (!data && len)
         return perf__fail(PERF_EINVAL, "data is NULL; give %zu bytes", len);
+    perf__memory_prefetch_bucket(cache->memory, &op.key);
     int64_t now = perf__cache_now(cache);
     if ((rc = perf__write_prepare(&op, now, options, &write, tag_buf)))
         return rc;
