@@ -63,11 +63,17 @@ void perf__marks_destroy(struct perf__marks *marks)
     marks->host = NULL;
 }
 
-int64_t perf__marks_stamp(const struct perf__marks *marks)
+int64_t perf__marks_stamp(struct perf__marks *marks)
 {
-    int64_t now = perf__realtime_coarse_ms(&marks->host->clock);
+    int64_t wall = perf__realtime_coarse_ms(&marks->host->clock);
     int64_t last = perf__marks_last(marks);
-    return now > last ? now : last + 1;
+    int64_t now = atomic_load_explicit(&marks->now, memory_order_relaxed);
+    if (wall <= last)
+        wall = last + 1;
+    /* Written a few hundred times a second at most: the coarse clock does not tick faster. */
+    while (wall > now && !atomic_compare_exchange_weak_explicit(
+                             &marks->now, &now, wall, memory_order_acq_rel, memory_order_relaxed)) {}
+    return wall > now ? wall : now;
 }
 
 static struct perf__mark *mark_find(const struct perf__marks *marks, int kind, const void *name,

@@ -44,6 +44,7 @@ struct perf__marks {
     size_t count, pattern_count;
     int64_t forgotten;           /* marks up to here may be gone: such entries count as dead */
     _Atomic int64_t last;        /* stamp of the newest mark; 0 none */
+    _Atomic int64_t now;         /* greatest stamp given out: the wall clock may go back */
 };
 
 /* What the marks look at in an entry. */
@@ -57,7 +58,7 @@ int perf__marks_init(struct perf__marks *marks, const struct perf__host *host,
 void perf__marks_destroy(struct perf__marks *marks);
 
 /* The stamp of something that begins now. */
-int64_t perf__marks_stamp(const struct perf__marks *marks);
+int64_t perf__marks_stamp(struct perf__marks *marks);
 
 /*
  * Makes a mark of this moment; *stamp receives it. When there are too many, the older half is

@@ -845,6 +845,8 @@ static int run_many(struct seat *seats, size_t count, const perf_loader *loader)
             flight_land(f, PERF_ENOMEM);
             continue;
         }
+        if (landed_meanwhile(f))
+            continue;
         perf__count(&f->op, PERF__MISSES, 1);
         loads[n++] = &f->load;
     }
@@ -878,6 +880,7 @@ static int load_missing_many(struct seat *seats, size_t count, const perf_loader
         struct perf__flight *mine;
         if ((rc = flight_new(&seats[n].op, loader, now, &mine)))
             break;
+        attach_stale(mine, now);
         flight_join(mine, &seats[n].flight, &seats[n].leader);
     }
     if (n) {

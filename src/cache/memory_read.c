@@ -109,9 +109,11 @@ bool perf__memory_get_plain(struct perf__memory_tier *tier, const struct perf__k
     uint32_t hash = (uint32_t)key->hash;
     uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_acquire);
     struct sight s;
+    if (key->key_len > UINT8_MAX)
+        return false;
     s.bucket = &shard->index.buckets[perf__index_place(shape, hash)];
     s.version = atomic_load_explicit(&s.bucket->version, memory_order_acquire);
-    /* One comparison for namespace and key length; a longer key than the field has another. */
+    /* One comparison for namespace and key length. */
     uint64_t header = (uint64_t)key->ns << 8 | key->key_len;
     uint8_t tag = perf__index_tag(key->hash);
     const struct perf__bucket *bucket = s.bucket;

@@ -18,12 +18,20 @@
 static uint64_t choose_shards(const struct perf__memory_config *config)
 {
     const uint64_t least_bytes = 4u << 20, least_entries = 16384;
-    if (config->shards)
-        return config->shards;
+    const uint64_t usable_bytes = 512u << 10; /* below, the bookkeeping would be most of it */
+    uint64_t bound = config->max_entries ? config->max_entries : config->max_weight;
+    uint64_t shards = config->shards;
+    if (shards) {
+        while (shards > 1 &&
+               (config->max_bytes / shards < usable_bytes || (bound && bound < shards)))
+            shards /= 2;
+        return shards;
+    }
     if (config->max_weight) /* weights may be few and large: they must not be split */
         return 1;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t wanted = 4 * (uint64_t)(cores > 0 ? cores : 1), shards = 1;
+    uint64_t wanted = 4 * (uint64_t)(cores > 0 ? cores : 1);
+    shards = 1;
     while (shards < wanted && shards < 256 && config->max_bytes / (shards * 2) >= least_bytes &&
            (!config->max_entries || config->max_entries / (shards * 2) >= least_entries))
         shards *= 2;
@@ -159,7 +167,9 @@ int perf__memory_touch(struct perf__memory_tier *tier, const struct perf__key *k
                                         .fresh_until = fresh_until,
                                         .dead_at = dead_at,
                                         .stamp = parts.stamp + tier->epoch,
-                                        .weight = 1};
+                                        .weight = 1,
+                                        .is_copy = true,
+                                        .mode = PERF__SET_NEW_LIFE};
             uint64_t version;
             rc = perf__shard_put(shard, key, now, &write, &version);
             perf_value_release(copy);

@@ -14,8 +14,16 @@ bool perf__quiesce_needs_fence;
 /* Registration is per process and inherited over fork(). */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* The other threads are gone, and some may have been between begin and end. */
+static void in_child(void)
+{
+    for (int i = 0; i < PERF__THREAD_SLOTS; i++)
+        atomic_store_explicit(&perf__reader_slots[i].busy, 0, memory_order_relaxed);
+}
+
 static void register_process(void)
 {
+    pthread_atfork(NULL, NULL, in_child);
     perf__quiesce_needs_fence =
         syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0;
 }

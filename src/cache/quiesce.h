@@ -41,8 +41,7 @@ static inline bool perf__quiesce_begin(void)
     atomic_store_explicit(busy, atomic_load_explicit(busy, memory_order_relaxed) + 1,
                           memory_order_relaxed);
     if (perf__quiesce_needs_fence)
-        atomic_exchange_explicit(busy, atomic_load_explicit(busy, memory_order_relaxed),
-                                 memory_order_seq_cst);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
     atomic_signal_fence(memory_order_seq_cst); /* the compiler must keep the order, too */
     return true;
 }

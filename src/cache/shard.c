@@ -11,8 +11,11 @@
 #include "quiesce.h"
 
 enum {
-    EVICTIONS_MAX = 64, /* a put: what it may cost its caller, and more for a larger value, in */
-    EVICTION_SIZE = 32, /* proportion: the entries that leave may be this small */
+    /* What a put may cost its caller at the very most: the first entry of a new size in a full
+     * shard, which waits until others leave a whole span. Usually one has to go. */
+    EVICTIONS_MAX = 1024,
+    EVICTION_SIZE = 32, /* a larger value may cost in proportion, even if only small ones leave */
+    COMPACTIONS_MAX = 16,
     EXPIRE_STEPS = 8,   /* a put */
     ENTRY_MIN = 64,     /* about the least that an entry takes */
 };
@@ -61,6 +64,14 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
     shard->base = shard->slab.base;
     shard->limit = shard->base + shard->slab.bytes;
     perf__wheel_init(&shard->wheel, shard->base, now);
+    /* Every byte of the policy is one less for entries. What it may grow to is set aside from the
+     * start, so that its growth never finds the shard full. */
+    const size_t weighted_entries = 16000; /* bound by weight: few, as far as we know */
+    const size_t per_entry = 280, least = (size_t)96 << 10;
+    size_t policy_max = share / (shard->max_entries || shard->max_weight ? 8 : 16);
+    if (shard->max_entries && shard->max_entries < (policy_max - policy_max / 8) / per_entry)
+        policy_max = shard->max_entries * per_entry + least;
+    shard->policy_reserve = policy_max;
     struct perf__policy_config policy = {
         .base = shard->base,
         .weight = policy_weight,
@@ -69,9 +80,11 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
         .free = policy_free,
         .alloc_ctx = &tier->host.allocator,
         .capacity = shard->max_entries ? shard->max_entries : shard->max_weight,
-        .entries = (uint32_t)(shard->max_entries ? shard->max_entries : share / 256),
-        /* Bound in bytes, every byte of the policy is one less for entries. */
-        .memory = shard->max_entries || shard->max_weight ? 0 : share / 16,
+        .entries = (uint32_t)(shard->max_entries ? shard->max_entries
+                              : shard->max_weight && share / 256 > weighted_entries
+                                  ? weighted_entries
+                                  : share / 256),
+        .memory = policy_max,
     };
     if (perf__policy_init(&shard->policy, &policy))
         goto failed;
@@ -100,8 +113,10 @@ void perf__shard_close(struct perf__shard *shard)
 /* What counts beside the entries' pages. */
 static size_t overhead(const struct perf__shard *shard)
 {
+    size_t policy = perf__policy_memory(&shard->policy);
     return sizeof *shard + perf__index_memory(&shard->index) +
-           perf__policy_memory(&shard->policy) + shard->count_cap * sizeof *shard->counts;
+           (policy > shard->policy_reserve ? policy : shard->policy_reserve) +
+           shard->count_cap * sizeof *shard->counts;
 }
 
 size_t perf__shard_memory(const struct perf__shard *shard)
@@ -302,22 +317,22 @@ static bool evict(struct perf__shard *shard)
 /* Makes room for one slot of size bytes; false when the work of one call was not enough. */
 static bool make_room(struct perf__shard *shard, size_t size)
 {
-    const size_t worth_it = (size_t)128 << 10; /* free bytes in slots that make compaction pay */
-    for (size_t i = 0; i < EVICTIONS_MAX + size / EVICTION_SIZE; i++) {
+    /* Compaction is tried when the free slots of all spans add up to twice what is wanted. */
+    const size_t worth_it = size > PERF__SLOT_MAX ? 2 * size : (size_t)32 << 10;
+    size_t evictions = EVICTIONS_MAX + size / EVICTION_SIZE, compactions = COMPACTIONS_MAX;
+    for (;;) {
         size_t limit = slab_limit(shard);
+        perf__slab_trim(&shard->slab, limit);
         if (perf__slab_has_room(&shard->slab, size, limit))
             return true;
-        if (perf__slab_memory(&shard->slab) > limit && shard->slab.free_committed) {
-            perf__slab_trim(&shard->slab, limit);
+        if (compactions && perf__slab_free_bytes(&shard->slab) >= worth_it &&
+            perf__slab_compact(&shard->slab, relocate, shard)) {
+            compactions--;
             continue;
         }
-        if (perf__slab_free_bytes(&shard->slab) >= worth_it &&
-            perf__slab_compact(&shard->slab, relocate, shard))
-            continue;
-        if (!evict(shard))
+        if (!evictions-- || !evict(shard))
             return perf__slab_has_room(&shard->slab, size, slab_limit(shard));
     }
-    return perf__slab_has_room(&shard->slab, size, slab_limit(shard));
 }
 
 /* ---------------------------------------------------------------- writing */
@@ -337,7 +352,7 @@ static size_t size_needed(const struct perf__key *key, const struct perf__write 
 
 /* Writes all of an entry but its node and links. Readers may be looking. */
 static void fill(struct perf__shard *shard, struct perf__entry *e, const struct perf__key *key,
-                 int64_t now, const struct perf__write *w)
+                 int64_t now, const struct perf__write *w, uint64_t version)
 {
     int64_t stamp = w->stamp - shard->tier->epoch;
     if (stamp < 0)
@@ -345,7 +360,7 @@ static void fill(struct perf__shard *shard, struct perf__entry *e, const struct 
     bool extended = needs_extension(key, w);
     unsigned char *at = (unsigned char *)(e + 1);
     atomic_store_explicit(&e->a,
-                          shard->version << 24 | (uint64_t)key->ns << 8 | (uint8_t)key->key_len,
+                          version << 24 | (uint64_t)key->ns << 8 | (uint8_t)key->key_len,
                           memory_order_relaxed);
     atomic_store_explicit(&e->b, (uint64_t)stamp << 24 | (uint64_t)(uint16_t)w->len << 8,
                           memory_order_relaxed);
@@ -400,31 +415,66 @@ static void keep_bounds(struct perf__shard *shard)
 
 /* Same slot, new bytes. */
 static void overwrite(struct perf__shard *shard, uint32_t ref, const struct perf__key *key,
-                      int64_t now, const struct perf__write *w)
+                      int64_t now, const struct perf__write *w, uint64_t version)
 {
     struct perf__entry *e = perf__entry_at(shard, ref);
     uint32_t old_charge = charge_of(shard, ref);
     if (perf__entry_flags(e) & PERF__ENTRY_EXTENDED)
         perf__wheel_remove(&shard->wheel, ref);
     struct perf__bucket *bucket = perf__index_lock(&shard->index, e->node.hash);
-    fill(shard, e, key, now, w);
+    fill(shard, e, key, now, w, version);
     perf__index_unlock(bucket);
     schedule(shard, ref, w);
     shard->weight += charge_of(shard, ref) - old_charge;
     perf__policy_update(&shard->policy, ref, old_charge);
 }
 
-/* A new slot, in place of old (0: there is none). */
-static int write_new(struct perf__shard *shard, const struct perf__key *key, int64_t now,
-                     const struct perf__write *w, size_t size, uint32_t old)
+static void count_in(struct perf__shard *shard, uint32_t ref, uint16_t ns)
 {
-    if (old)
-        perf__shard_drop(shard, old, PERF_EVENT_REPLACED, false);
-    if (!make_room(shard, size))
-        return perf__fail_nomem("an entry; the memory tier is too full of larger or pinned ones");
-    uint32_t ref = perf__slab_alloc(&shard->slab, size, slab_limit(shard));
-    if (!ref)
-        return perf__fail_nomem("an entry");
+    struct perf__memory_ns_counts *counts = counts_of(shard, ns);
+    counts->entries++;
+    counts->bytes += perf__slab_size_at(&shard->slab, ref);
+    shard->weight += charge_of(shard, ref);
+}
+
+/* Puts the entry at ref, which is filled but for its node, into the place of old: readers find
+ * one or the other, and the policy goes on with what it knows. */
+static void take_place(struct perf__shard *shard, uint32_t old, uint32_t ref, int reason)
+{
+    struct perf__entry *from = perf__entry_at(shard, old), *to = perf__entry_at(shard, ref);
+    struct perf__parts parts;
+    uint32_t old_charge = charge_of(shard, old);
+    uint32_t flags = perf__entry_flags(to) & ~(uint32_t)PERF__META_POLICY;
+    parts_of(shard, old, &parts);
+    report(shard, old, &parts, reason);
+    if (perf__entry_flags(from) & PERF__ENTRY_EXTENDED)
+        perf__wheel_remove(&shard->wheel, old);
+    to->node.next = from->node.next;
+    to->node.prev = from->node.prev;
+    atomic_store_explicit(&to->node.meta, flags | (perf__entry_flags(from) & PERF__META_POLICY),
+                          memory_order_relaxed);
+    perf__index_replace(&shard->index, to->node.hash, old, ref);
+    perf__policy_move(&shard->policy, old, ref);
+    shard->weight -= old_charge;
+    perf__slab_free(&shard->slab, old);
+    perf__policy_update(&shard->policy, ref, old_charge);
+}
+
+/* A new slot for the key, in the place of the one it has, if any. */
+static int write_new(struct perf__shard *shard, const struct perf__key *key, int64_t now,
+                     const struct perf__write *w, size_t size, uint64_t version)
+{
+    struct perf__parts parts;
+    int reason = w->mode == PERF__SET_NEW_LIFE ? 0 : PERF_EVENT_REPLACED;
+    uint32_t ref = make_room(shard, size)
+                       ? perf__slab_alloc(&shard->slab, size, slab_limit(shard))
+                       : 0;
+    uint32_t old = lookup(shard, key, &parts); /* making room may have moved or evicted it */
+    if (!ref) {
+        if (old)
+            perf__shard_drop(shard, old, reason, false);
+        return perf__fail_nomem("an entry; the memory tier is too full of larger or held ones");
+    }
     struct perf__entry *e = perf__entry_at(shard, ref);
 #ifndef PERF__TSAN
     /* Whoever sees these bytes also sees that the bucket which led here has changed. */
@@ -432,18 +482,18 @@ static int write_new(struct perf__shard *shard, const struct perf__key *key, int
 #endif
     e->node.hash = (uint32_t)key->hash;
     atomic_store_explicit(&e->node.meta, flags_for(key, w), memory_order_relaxed);
-    fill(shard, e, key, now, w);
-    if (perf__index_add(&shard->index, shard->base, e->node.hash, perf__index_tag(key->hash),
-                        ref)) {
+    fill(shard, e, key, now, w, version);
+    if (old) {
+        take_place(shard, old, ref, reason);
+    } else if (perf__index_add(&shard->index, shard->base, e->node.hash,
+                               perf__index_tag(key->hash), ref)) {
         perf__slab_free(&shard->slab, ref);
         return perf__fail_nomem("the index of the memory tier");
+    } else {
+        perf__policy_insert(&shard->policy, ref);
     }
+    count_in(shard, ref, key->ns);
     schedule(shard, ref, w);
-    struct perf__memory_ns_counts *counts = counts_of(shard, key->ns);
-    counts->entries++;
-    counts->bytes += perf__slab_size_at(&shard->slab, ref);
-    shard->weight += charge_of(shard, ref);
-    perf__policy_insert(&shard->policy, ref);
     keep_bounds(shard);
     /* Room for the next one of this size is made now, so that the policy could choose the new
      * entry too: admission and eviction are one decision. */
@@ -455,7 +505,7 @@ static int write_new(struct perf__shard *shard, const struct perf__key *key, int
 int perf__shard_put(struct perf__shard *shard, const struct perf__key *key, int64_t now,
                     const struct perf__write *w, uint64_t *version)
 {
-    struct perf__parts parts;
+    struct perf__parts parts = {0};
     if (w->watch && atomic_load_explicit(&w->watch->moved, memory_order_relaxed))
         return PERF_ECONFLICT;
     perf__shard_expire(shard, now, EXPIRE_STEPS);
@@ -483,7 +533,9 @@ int perf__shard_put(struct perf__shard *shard, const struct perf__key *key, int6
             perf__shard_drop(shard, old, PERF_EVENT_REPLACED, false);
         return perf__fail_nomem("the counts of a namespace");
     }
-    shard->version = (shard->version + 1) & 0xffffffffffu;
+    *version = parts.version;
+    if (w->mode != PERF__SET_NEW_LIFE)
+        *version = shard->version = (shard->version + 1) & 0xffffffffffu;
     int rc = PERF_OK;
     bool events = atomic_load_explicit(&shard->tier->event_mask, memory_order_relaxed) &
                   PERF_EVENT_REPLACED;
@@ -491,12 +543,11 @@ int perf__shard_put(struct perf__shard *shard, const struct perf__key *key, int6
         perf__slab_slot_size(&shard->slab, size) == perf__slab_size_at(&shard->slab, old) &&
         (perf__entry_flags(perf__entry_at(shard, old)) & (PERF__ENTRY_EXTENDED | PERF__ENTRY_USER)) ==
             flags_for(key, w)) {
-        overwrite(shard, old, key, now, w);
+        overwrite(shard, old, key, now, w, *version);
         keep_bounds(shard);
     } else {
-        rc = write_new(shard, key, now, w, size, old);
+        rc = write_new(shard, key, now, w, size, *version);
     }
-    *version = shard->version;
     return rc;
 }
 

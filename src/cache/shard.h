@@ -17,6 +17,9 @@
 
 enum { PERF__WATCH_LISTS = 64 };
 
+/* A mode of perf__write for this room: same value and version, another life; no event. */
+enum { PERF__SET_NEW_LIFE = 100 };
+
 struct perf__shard {
     _Alignas(64) struct perf__index index; /* read without the lock: shape, buckets */
     unsigned char *base;                   /* of the arena */
@@ -28,6 +31,7 @@ struct perf__shard {
     struct perf__timer_wheel wheel;
     uint64_t version;                      /* of the last write */
     uint64_t weight;                       /* sum of the entries' weights */
+    size_t policy_reserve;                 /* bytes set aside for the policy, used or not */
     uint64_t max_bytes, max_entries, max_weight;
     uint64_t evictions, expirations, invalidations, collisions;
     struct perf__memory_ns_counts *counts; /* by namespace */
