@@ -16,6 +16,15 @@ struct perf__hash128 perf__hash_bytes(struct perf__hash_key key, const void *dat
     return h;
 }
 
+void perf__nh_init(struct perf__nh_key *nh, struct perf__hash_key key)
+{
+    uint64_t *words = nh->words;
+    for (uint64_t i = 0; i < sizeof nh->words / sizeof *words; i++)
+        words[i] = perf__hash_bytes(key, &i, sizeof i).hi;
+    nh->fold = perf__hash_bytes(key, "fold", 4).hi | 1;
+    nh->length = perf__hash_bytes(key, "length", 6).hi | 1;
+}
+
 struct perf__hash_key perf__hash_random_key(void)
 {
     struct perf__hash_key key;

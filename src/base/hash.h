@@ -111,6 +111,47 @@ static inline uint64_t perf__sip_high(struct perf__sip *s)
 /** SipHash-1-3-128 of one byte string. */
 struct perf__hash128 perf__hash_bytes(struct perf__hash_key key, const void *data, size_t len);
 
+__extension__ typedef unsigned __int128 perf__uint128;
+
+/* The longest string that perf__nh takes. */
+enum { PERF__NH_MAX = 128 };
+
+/** Secret of perf__nh. */
+struct perf__nh_key {
+    uint64_t words[PERF__NH_MAX / 8];
+    uint64_t fold, length; /* odd */
+};
+
+/**
+ * NH, the almost-universal hash of UMAC (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC: fast
+ * and secure message authentication", CRYPTO 1999), for strings up to PERF__NH_MAX bytes: one
+ * multiplication for 16 bytes, an eighth of SipHash's instructions for a short key. For whoever
+ * does not know the secret, any two strings collide with a probability of 2^-64 before the result
+ * is folded and mixed; that is all a table needs, where nobody sees the hashes. offset tells uses
+ * of one secret apart.
+ */
+PERF__INLINE uint64_t perf__nh(const struct perf__nh_key *key, const void *data, size_t len,
+                               uint64_t offset)
+{
+    const uint8_t *p = data;
+    const uint64_t *k = key->words;
+    perf__uint128 sum = 0;
+    size_t left = len;
+    for (; left >= 16; left -= 16, p += 16, k += 2)
+        sum += (perf__uint128)(perf__load64(p) + k[0]) * (perf__load64(p + 8) + k[1]);
+    if (left) {
+        uint8_t tail[16] = {0};
+        memcpy(tail, p, left);
+        sum += (perf__uint128)(perf__load64(tail) + k[0]) * (perf__load64(tail + 8) + k[1]);
+    }
+    uint64_t h = (uint64_t)sum + (uint64_t)(sum >> 64) * key->fold + len * key->length + offset;
+    h = (h ^ (h >> 32)) * 0xff51afd7ed558ccdu;
+    return h ^ (h >> 32);
+}
+
+/** Fills a secret for perf__nh from another one. */
+void perf__nh_init(struct perf__nh_key *nh, struct perf__hash_key key);
+
 /** A key that nobody can guess, from the kernel's generator. */
 struct perf__hash_key perf__hash_random_key(void);
 

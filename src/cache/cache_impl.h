@@ -94,20 +94,22 @@ PERF__INLINE int perf__op_begin_inline(struct perf__op *op, perf_cache *cache, c
         return rc;
     if (__builtin_expect(!key || key_len - 1 >= PERF__KEY_MAX, 0))
         return perf__op_refuse_key(key, key_len);
-    size_t user_len = 0;
-    struct perf__sip sip = op->ns->memory_sip;
-    if (user) {
-        user_len = strnlen(user, PERF__NAME_MAX + 1);
+    size_t user_len = user ? strnlen(user, PERF__NAME_MAX + 1) : 0;
+    uint64_t hash;
+    if (__builtin_expect(!user_len && key_len <= PERF__NH_MAX, 1)) {
+        hash = perf__nh(&cache->namespaces.nh, key, key_len, op->ns->nh_offset);
+    } else {
         if (user_len > PERF__NAME_MAX)
             return perf__check_len("user", user_len, 0, PERF__NAME_MAX);
-        if (user_len)
-            perf__sip_bytes(&sip, user, user_len);
+        struct perf__sip sip = op->ns->memory_sip;
+        perf__sip_bytes(&sip, user, user_len);
+        perf__sip_bytes(&sip, key, key_len);
+        hash = perf__sip_low(&sip);
     }
-    perf__sip_bytes(&sip, key, key_len);
     op->cache = cache;
     op->policy = atomic_load_explicit(&op->ns->policy, memory_order_acquire);
     op->user_text = user_len ? user : NULL;
-    op->key = (struct perf__key){.hash = perf__sip_low(&sip),
+    op->key = (struct perf__key){.hash = hash,
                                  .user = user,
                                  .key = key,
                                  .key_len = (uint32_t)key_len,

@@ -23,6 +23,7 @@ int perf__namespaces_init(struct perf__namespaces *set, const perf_allocator *al
     memset(set, 0, sizeof *set);
     set->allocator = allocator;
     set->secret = secret;
+    perf__nh_init(&set->nh, secret);
     set->max = max;
     uint32_t slots = 16;
     while (slots < 2 * max)
@@ -103,6 +104,7 @@ static int namespace_new(struct perf__namespaces *set, const char *name, size_t 
     ns->id = (uint16_t)set->count;
     ns->memory_sip = perf__sip_begin(set->secret);
     perf__sip_bytes(&ns->memory_sip, name, len);
+    ns->nh_offset = perf__hash_bytes(set->secret, name, len).hi;
     ns->store_sip = perf__sip_begin(store_key);
     perf__sip_bytes(&ns->store_sip, name, len);
     atomic_store(&ns->policy, &default_policy);

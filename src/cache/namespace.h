@@ -49,6 +49,7 @@ struct perf__namespace {
     uint8_t name_len;
     uint16_t id;
     struct perf__sip memory_sip; /* hash state after the name: keyed by the process's secret */
+    uint64_t nh_offset;          /* tells its keys from those of other namespaces */
     struct perf__sip store_sip;  /* the same with the fixed key of shared records */
     _Atomic(const struct perf__policy_ns *) policy;
     struct perf__counters counts;
@@ -60,6 +61,7 @@ struct perf__namespaces {
     const perf_allocator *allocator;
     pthread_mutex_t mutex;
     struct perf__hash_key secret;
+    struct perf__nh_key nh;
     uint32_t max, count;
     uint32_t table_mask;
     _Atomic(struct perf__namespace *) *table; /* open addressing, by hash of the name */

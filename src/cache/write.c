@@ -166,17 +166,25 @@ int perf__write_all(const struct perf__op *op, int64_t now, const struct perf__w
         int statuses[PERF__TIERS_MAX];
         perf__op_store_key(op, id, &store_op.key);
         void *envelope = seal(op, now, write, &store_op, &rc);
-        if (!envelope)
+        if (!envelope) {
+            if (rc == PERF_ENOMEM && write->mode == PERF_SET_ALWAYS && !write->watch)
+                (void)!perf__delete_all(op); /* the caller has overwritten it: nothing stale */
             return rc;
+        }
         pthread_mutex_t *order = &cache->order[op->key.hash % PERF__ORDER_LOCKS];
         pthread_mutex_lock(order);
         rc = put_memory(op, now, write, version);
-        if (rc == PERF_OK)
+        bool lost = rc == PERF_ENOMEM; /* memory dropped the old value, so the tiers must too */
+        if (lost)
+            store_op = (perf_store_op){.kind = PERF_STORE_REMOVE, .key = store_op.key};
+        if (rc == PERF_OK || lost)
             submit(op, &store_op, tickets, statuses);
         pthread_mutex_unlock(order);
         perf__free(&cache->host.allocator, envelope);
-        if (rc == PERF_OK)
-            rc = wait_for(op, tickets, statuses);
+        if (rc == PERF_OK || lost) {
+            int tier_rc = wait_for(op, tickets, statuses);
+            rc = rc ? rc : tier_rc;
+        }
     }
     perf__cache_upkeep(cache, now);
     perf__events_deliver(&cache->events);
