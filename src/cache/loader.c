@@ -479,6 +479,7 @@ static bool landed_meanwhile(struct perf__flight *f)
     if (hit.kind == PERF__ENTRY_VALUE && now < hit.fresh_until) {
         int rc = perf_load_set(&f->load, value->data, value->len);
         f->hit = hit;
+        perf__count(&f->op, PERF__MEMORY_HITS, 1);
         flight_land(f, rc);
         landed = true;
     }

@@ -72,6 +72,11 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
     if (shard->max_entries && shard->max_entries < (policy_max - policy_max / 8) / per_entry)
         policy_max = shard->max_entries * per_entry + least;
     shard->policy_reserve = policy_max;
+    uint64_t expected = share / 256; /* entries of a common size */
+    if (shard->max_entries) /* but no more than can be held at all */
+        expected = shard->max_entries < share / ENTRY_MIN ? shard->max_entries : share / ENTRY_MIN;
+    else if (shard->max_weight && expected > weighted_entries)
+        expected = weighted_entries;
     struct perf__policy_config policy = {
         .base = shard->base,
         .weight = policy_weight,
@@ -80,10 +85,7 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
         .free = policy_free,
         .alloc_ctx = &tier->host.allocator,
         .capacity = shard->max_entries ? shard->max_entries : shard->max_weight,
-        .entries = (uint32_t)(shard->max_entries ? shard->max_entries
-                              : shard->max_weight && share / 256 > weighted_entries
-                                  ? weighted_entries
-                                  : share / 256),
+        .entries = (uint32_t)expected,
         .memory = policy_max,
     };
     if (perf__policy_init(&shard->policy, &policy))

@@ -66,10 +66,17 @@ int perf__write_prepare(const struct perf__op *op, int64_t now, const perf_set_o
 static void submit(const struct perf__op *op, const perf_store_op *store_op, uint64_t *tickets,
                    int *statuses)
 {
-    for (size_t i = 0; i < op->cache->tier_count; i++)
-        statuses[i] = perf__op_uses_tier(op, i)
-                          ? perf__tier_submit(op->cache->tiers[i], store_op, &tickets[i])
-                          : PERF_MISS; /* not asked */
+    for (size_t i = 0; i < op->cache->tier_count; i++) {
+        statuses[i] = PERF_MISS; /* not asked */
+        if (!perf__op_uses_tier(op, i))
+            continue;
+        statuses[i] = perf__tier_submit(op->cache->tiers[i], store_op, &tickets[i]);
+        if (statuses[i] == PERF_ENOMEM && store_op->kind == PERF_STORE_SET) {
+            /* The tier must not go on with the older record; forgetting takes less memory. */
+            perf_store_op forget = {.kind = PERF_STORE_REMOVE, .key = store_op->key};
+            (void)!perf__tier_submit(op->cache->tiers[i], &forget, &tickets[i]);
+        }
+    }
 }
 
 static int wait_for(const struct perf__op *op, const uint64_t *tickets, const int *statuses)
