@@ -120,7 +120,8 @@ $(PC): pkgconfig/libperf.pc.in include/libperf/version.h Makefile
 # has its own main. Under ThreadSanitizer tests/support/shim.c takes Criterion's place.
 RUNNERS      := $(foreach d,unit fault stress crash live,$(if $(wildcard tests/$(d)/*_test.c),$(d)))
 TEST_SUPPORT := $(filter-out tests/support/shim.c,$(sort $(wildcard tests/support/*.c)))
-TEST_CFLAGS  := -Itests/support -Wno-conversion -Wno-shadow -Wno-unused-result
+TEST_CFLAGS  := -Itests/support -Wno-conversion -Wno-shadow -Wno-unused-result \
+                $(if $(filter tsan,$(VARIANT)),-Wno-format-zero-length -Wno-clobbered)
 TEST_LIBS    := $(if $(filter tsan,$(VARIANT)),,-lcriterion)
 
 tests_of = $(filter-out $(if $(call backend_on,SQLITE),,%sqlite_test.c),$(sort $(wildcard tests/$(1)/*_test.c))) \

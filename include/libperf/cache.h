@@ -45,8 +45,8 @@ typedef struct perf_value perf_value;
 
 /** Times to live, beside any positive number of milliseconds. */
 enum {
-    PERF_TTL_DEFAULT = 0,  /**< what the namespace says (out of the box: forever) */
-    PERF_TTL_FOREVER = -1  /**< until evicted, deleted or invalidated */
+    PERF_TTL_DEFAULT = 0, /**< what the namespace says (out of the box: forever) */
+    PERF_TTL_FOREVER = -1 /**< until evicted, deleted or invalidated */
 };
 
 /* -------------------------------------------------------------- open, close */
@@ -73,19 +73,19 @@ enum {
 /** One tier below memory. Zero in a field means the default. */
 typedef struct perf_tier_options {
     size_t struct_size;
-    const char *backend;               /**< built-in: "sqlite"; ignored when store is given */
-    const perf_store_vtable *store;    /**< a backend of the host's own; must outlive the cache */
-    void *store_ctx;                   /**< handed to the store's open */
-    const char *location;              /**< file name or URL */
-    uint64_t max_bytes;                /**< bound of the tier; default 1 GiB */
-    int64_t timeout_ms;                /**< longest that one call may block; default 1000 */
-    int64_t write_mode;                /**< PERF_WRITE_THROUGH (default) or _BEHIND */
-    int64_t sync;                      /**< PERF_SYNC_NORMAL (default) or _FULL */
-    uint64_t queue_max_bytes;          /**< write-behind queue bound; default 16 MiB */
-    int64_t queue_full;                /**< PERF_FULL_BLOCK (default) or _DROP */
+    const char *backend;            /**< built-in: "sqlite"; ignored when store is given */
+    const perf_store_vtable *store; /**< a backend of the host's own; must outlive the cache */
+    void *store_ctx;                /**< handed to the store's open */
+    const char *location;           /**< file name or URL */
+    uint64_t max_bytes;             /**< bound of the tier; default 1 GiB */
+    int64_t timeout_ms;             /**< longest that one call may block; default 1000 */
+    int64_t write_mode;             /**< PERF_WRITE_THROUGH (default) or _BEHIND */
+    int64_t sync;                   /**< PERF_SYNC_NORMAL (default) or _FULL */
+    uint64_t queue_max_bytes;       /**< write-behind queue bound; default 16 MiB */
+    int64_t queue_full;             /**< PERF_FULL_BLOCK (default) or _DROP */
 } perf_tier_options;
-#define PERF_TIER_OPTIONS_INIT \
-    {                          \
+#define PERF_TIER_OPTIONS_INIT                                  \
+    {                                                           \
         sizeof(perf_tier_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
@@ -105,14 +105,14 @@ typedef struct perf_cache_options {
     const perf_tier_options *tiers; /**< tiers below memory, fastest first; not together
                                          with durable_path */
     size_t tier_count;
-    uint64_t workers;            /**< most background threads, for refreshes, loads with a
-                                      time limit and write-behind; started when first needed;
-                                      default 2 */
-    uint64_t max_namespaces;     /**< names of namespaces come from callers: bound; default 1024 */
-    const perf_host *host;       /**< allocator, clock, log; NULL: malloc, the system's, silence */
+    uint64_t workers;        /**< most background threads, for refreshes, loads with a
+                                  time limit and write-behind; started when first needed;
+                                  default 2 */
+    uint64_t max_namespaces; /**< names of namespaces come from callers: bound; default 1024 */
+    const perf_host *host;   /**< allocator, clock, log; NULL: malloc, the system's, silence */
 } perf_cache_options;
-#define PERF_CACHE_OPTIONS_INIT \
-    {                           \
+#define PERF_CACHE_OPTIONS_INIT                                     \
+    {                                                               \
         sizeof(perf_cache_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
@@ -197,8 +197,8 @@ typedef struct perf_set_options {
     const char *const *tags; /**< names to invalidate by; copied */
     size_t tag_count;        /**< at most 16, each 1..255 bytes */
 } perf_set_options;
-#define PERF_SET_OPTIONS_INIT \
-    {                         \
+#define PERF_SET_OPTIONS_INIT                         \
+    {                                                 \
         sizeof(perf_set_options), 0, 0, 0, 0, 0, 0, 0 \
     }
 
@@ -212,12 +212,12 @@ PERF_API int perf_cache_put(perf_cache *cache, const char *ns, const char *user,
                             const perf_set_options *options, uint64_t *version);
 
 /** Forgets one key in all tiers. PERF_OK, or PERF_MISS if memory did not have it. Since 1.0. */
-PERF_API int perf_cache_delete(perf_cache *cache, const char *ns, const char *user,
-                               const void *key, size_t key_len);
+PERF_API int perf_cache_delete(perf_cache *cache, const char *ns, const char *user, const void *key,
+                               size_t key_len);
 
 /** Gives a key a new life of ttl_ms from now. PERF_OK or PERF_MISS. Since 1.0. */
-PERF_API int perf_cache_touch(perf_cache *cache, const char *ns, const char *user,
-                              const void *key, size_t key_len, int64_t ttl_ms);
+PERF_API int perf_cache_touch(perf_cache *cache, const char *ns, const char *user, const void *key,
+                              size_t key_len, int64_t ttl_ms);
 
 /** Milliseconds of life left, or PERF_TTL_FOREVER. PERF_OK or PERF_MISS. Since 1.0. */
 PERF_API int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const void *key,
@@ -252,8 +252,7 @@ PERF_API int perf_cache_invalidate_tag(perf_cache *cache, const char *tag);
  * Kills the keys of ns (NULL: of all namespaces) that match a glob pattern:
  * '*' any bytes, '?' one byte, '[a-z]' and '[!a-z]' classes, '\' quotes. Since 1.0.
  */
-PERF_API int perf_cache_invalidate_pattern(perf_cache *cache, const char *ns,
-                                           const char *pattern);
+PERF_API int perf_cache_invalidate_pattern(perf_cache *cache, const char *ns, const char *pattern);
 /** Kills everything. Since 1.0. */
 PERF_API int perf_cache_clear(perf_cache *cache);
 
@@ -285,17 +284,17 @@ typedef int (*perf_load_many_fn)(perf_load *const *loads, size_t count, void *ct
  */
 typedef struct perf_loader {
     size_t struct_size;
-    perf_load_fn load;            /**< required by perf_cache_get_or_load */
-    perf_load_many_fn load_many;  /**< required by perf_cache_get_or_load_many */
+    perf_load_fn load;           /**< required by perf_cache_get_or_load */
+    perf_load_many_fn load_many; /**< required by perf_cache_get_or_load_many */
     void *ctx;
     void *(*ctx_clone)(void *ctx);
     void (*ctx_free)(void *ctx);
-    int64_t ctx_is_static;        /**< 1: ctx stays valid until the cache is closed */
-    int64_t wait_ms;              /**< the caller's own deadline; 0: none */
-    const perf_set_options *set;  /**< TTL, tags, weight of what is loaded; may be NULL */
+    int64_t ctx_is_static;       /**< 1: ctx stays valid until the cache is closed */
+    int64_t wait_ms;             /**< the caller's own deadline; 0: none */
+    const perf_set_options *set; /**< TTL, tags, weight of what is loaded; may be NULL */
 } perf_loader;
-#define PERF_LOADER_INIT \
-    {                    \
+#define PERF_LOADER_INIT                            \
+    {                                               \
         sizeof(perf_loader), 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
@@ -313,9 +312,8 @@ PERF_API int perf_cache_get_or_load(perf_cache *cache, const char *ns, const cha
 
 /** The same into the caller's buffer; see perf_cache_get_copy. Since 1.0. */
 PERF_API int perf_cache_get_or_load_copy(perf_cache *cache, const char *ns, const char *user,
-                                         const void *key, size_t key_len,
-                                         const perf_loader *loader, void *buf, size_t cap,
-                                         size_t *len);
+                                         const void *key, size_t key_len, const perf_loader *loader,
+                                         void *buf, size_t cap, size_t *len);
 
 /** The key being loaded; valid during the load. Since 1.0. */
 PERF_API const void *perf_load_key(const perf_load *load, size_t *key_len);
@@ -346,11 +344,11 @@ PERF_API int perf_load_keep_stale(perf_load *load);
 typedef struct perf_lookup {
     const void *key;
     size_t key_len;
-    void *buf;          /**< copy here; NULL: give a perf_value */
-    size_t cap;         /**< size of buf in bytes */
-    size_t len;         /**< out: length of the value */
-    perf_value *value;  /**< out: when buf is NULL and status is PERF_OK; caller releases */
-    int64_t status;     /**< out: PERF_OK, PERF_MISS, PERF_ETOOSMALL or an error */
+    void *buf;         /**< copy here; NULL: give a perf_value */
+    size_t cap;        /**< size of buf in bytes */
+    size_t len;        /**< out: length of the value */
+    perf_value *value; /**< out: when buf is NULL and status is PERF_OK; caller releases */
+    int64_t status;    /**< out: PERF_OK, PERF_MISS, PERF_ETOOSMALL or an error */
 } perf_lookup;
 
 /**
@@ -372,25 +370,25 @@ PERF_API int perf_cache_get_or_load_many(perf_cache *cache, const char *ns, cons
 /** Policy of one namespace. Zero in a field means the default. */
 typedef struct perf_namespace_options {
     size_t struct_size;
-    int64_t ttl_ms;             /**< life of entries put with PERF_TTL_DEFAULT; 0: forever */
-    int64_t jitter_percent;     /**< each life is shortened at random by up to this; 0..50;
-                                     default 0 */
-    int64_t stale_ms;           /**< stale window after the TTL: served while one refreshes,
-                                     or while the source fails; default 0 */
-    int64_t negative_ttl_ms;    /**< how long "no such thing" is remembered; default 0 */
-    int64_t error_ttl_ms;       /**< how long a loader's failure is remembered; default 0 */
-    uint64_t max_value_bytes;   /**< larger values are refused; default: the tier's limit */
-    uint64_t tiers;             /**< bit 0 memory, bit 1 the first tier below, ...; 0: all */
-    int64_t soft_timeout_ms;    /**< with a stale value at hand: serve it after this and let the
-                                     load go on; 0: none */
-    int64_t hard_timeout_ms;    /**< give up the load after this with PERF_ETIMEDOUT; 0: none */
+    int64_t ttl_ms;                 /**< life of entries put with PERF_TTL_DEFAULT; 0: forever */
+    int64_t jitter_percent;         /**< each life is shortened at random by up to this; 0..50;
+                                         default 0 */
+    int64_t stale_ms;               /**< stale window after the TTL: served while one refreshes,
+                                         or while the source fails; default 0 */
+    int64_t negative_ttl_ms;        /**< how long "no such thing" is remembered; default 0 */
+    int64_t error_ttl_ms;           /**< how long a loader's failure is remembered; default 0 */
+    uint64_t max_value_bytes;       /**< larger values are refused; default: the tier's limit */
+    uint64_t tiers;                 /**< bit 0 memory, bit 1 the first tier below, ...; 0: all */
+    int64_t soft_timeout_ms;        /**< with a stale value at hand: serve it after this and let the
+                                         load go on; 0: none */
+    int64_t hard_timeout_ms;        /**< give up the load after this with PERF_ETIMEDOUT; 0: none */
     int64_t early_refresh_permille; /**< beta of the probabilistic early refresh (XFetch) in
                                      thousandths; 1000 is the paper's optimum; 0: off */
     int64_t refresh_ahead_percent;  /**< refresh in the background when this share of the
                                      life has passed and the key is read; 1..99; 0: off */
 } perf_namespace_options;
-#define PERF_NAMESPACE_OPTIONS_INIT \
-    {                               \
+#define PERF_NAMESPACE_OPTIONS_INIT                                     \
+    {                                                                   \
         sizeof(perf_namespace_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
@@ -407,12 +405,12 @@ PERF_API int perf_cache_configure_namespace(perf_cache *cache, const char *ns,
 /** What happened since the cache was opened. Sums are exact when no call is under way. */
 typedef struct perf_cache_stats {
     size_t struct_size;
-    uint64_t hits;             /**< gets answered from any tier */
-    uint64_t memory_hits;      /**< of these, from memory */
+    uint64_t hits;        /**< gets answered from any tier */
+    uint64_t memory_hits; /**< of these, from memory */
     uint64_t misses;
-    uint64_t stale_hits;       /**< of hits: served past the TTL */
-    uint64_t negative_hits;    /**< misses and failures answered from memory of them */
-    uint64_t loads;            /**< loader calls that succeeded */
+    uint64_t stale_hits;    /**< of hits: served past the TTL */
+    uint64_t negative_hits; /**< misses and failures answered from memory of them */
+    uint64_t loads;         /**< loader calls that succeeded */
     uint64_t load_failures;
     uint64_t load_ns;          /**< time spent in loaders, nanoseconds */
     uint64_t loads_suppressed; /**< callers who waited for somebody else's load */
@@ -420,19 +418,19 @@ typedef struct perf_cache_stats {
     uint64_t refreshes;        /**< loads in the background (stale, early or ahead) */
     uint64_t sets;
     uint64_t deletes;
-    uint64_t evictions;        /**< dropped to make room */
-    uint64_t expirations;      /**< dropped because their time was over */
-    uint64_t invalidations;    /**< dropped because a mark had killed them */
-    uint64_t rejections;       /**< puts refused: too large */
-    uint64_t collisions;       /**< different keys met under one fingerprint */
-    uint64_t damaged;          /**< records of lower tiers that did not check out */
-    uint64_t entries;          /**< now in memory (of the whole cache: per namespace too) */
-    uint64_t bytes;            /**< of keys, values and headers now in memory; for the whole
-                                    cache: everything that counts against the limit */
-    uint64_t max_bytes;        /**< the limit; 0 in a namespace's statistics */
+    uint64_t evictions;     /**< dropped to make room */
+    uint64_t expirations;   /**< dropped because their time was over */
+    uint64_t invalidations; /**< dropped because a mark had killed them */
+    uint64_t rejections;    /**< puts refused: too large */
+    uint64_t collisions;    /**< different keys met under one fingerprint */
+    uint64_t damaged;       /**< records of lower tiers that did not check out */
+    uint64_t entries;       /**< now in memory (of the whole cache: per namespace too) */
+    uint64_t bytes;         /**< of keys, values and headers now in memory; for the whole
+                                 cache: everything that counts against the limit */
+    uint64_t max_bytes;     /**< the limit; 0 in a namespace's statistics */
 } perf_cache_stats;
-#define PERF_CACHE_STATS_INIT \
-    {                         \
+#define PERF_CACHE_STATS_INIT                                                                      \
+    {                                                                                              \
         sizeof(perf_cache_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
@@ -443,7 +441,7 @@ PERF_API int perf_cache_get_stats(perf_cache *cache, const char *ns, perf_cache_
 /** One tier below memory. */
 typedef struct perf_tier_stats {
     size_t struct_size;
-    const char *backend;     /**< its name; valid until the cache is closed */
+    const char *backend; /**< its name; valid until the cache is closed */
     uint64_t hits, misses;
     uint64_t writes;         /**< operations written */
     uint64_t commits;        /**< batches they were written in */
@@ -453,8 +451,8 @@ typedef struct perf_tier_stats {
     uint64_t damaged;        /**< records that did not check out */
     uint64_t records, bytes; /**< what the store says it holds */
 } perf_tier_stats;
-#define PERF_TIER_STATS_INIT \
-    {                        \
+#define PERF_TIER_STATS_INIT                                     \
+    {                                                            \
         sizeof(perf_tier_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
@@ -490,15 +488,15 @@ enum {
 /** One entry that left. Pointers are valid during the callback, or until the next poll. */
 typedef struct perf_cache_event {
     size_t struct_size;
-    int64_t reason;         /**< one PERF_EVENT_... */
+    int64_t reason; /**< one PERF_EVENT_... */
     const char *ns;
-    const char *user;       /**< NULL if none */
+    const char *user; /**< NULL if none */
     const void *key;
     size_t key_len;
     size_t value_len;
 } perf_cache_event;
-#define PERF_CACHE_EVENT_INIT \
-    {                         \
+#define PERF_CACHE_EVENT_INIT                      \
+    {                                              \
         sizeof(perf_cache_event), 0, 0, 0, 0, 0, 0 \
     }
 
@@ -536,14 +534,14 @@ PERF_API int perf_cache_iter_open(perf_cache *cache, const char *ns, perf_cache_
 typedef struct perf_cache_entry {
     size_t struct_size;
     const char *ns;
-    const char *user;   /**< NULL if none */
+    const char *user; /**< NULL if none */
     const void *key;
     size_t key_len;
     size_t value_len;
-    int64_t ttl_ms;     /**< life left, or PERF_TTL_FOREVER */
+    int64_t ttl_ms; /**< life left, or PERF_TTL_FOREVER */
 } perf_cache_entry;
-#define PERF_CACHE_ENTRY_INIT \
-    {                         \
+#define PERF_CACHE_ENTRY_INIT                      \
+    {                                              \
         sizeof(perf_cache_entry), 0, 0, 0, 0, 0, 0 \
     }
 

@@ -13,7 +13,7 @@
 
 #ifdef __cplusplus
 #define PERF_BEGIN_DECLS extern "C" {
-#define PERF_END_DECLS }
+#define PERF_END_DECLS   }
 #else
 #define PERF_BEGIN_DECLS
 #define PERF_END_DECLS
@@ -37,25 +37,25 @@ PERF_BEGIN_DECLS
  *
  * One table makes the constants, their names and their texts.
  */
-#define PERF_STATUS_MAP(X)                                                                 \
-    X(OK, 0, "success")                                                                    \
-    X(MISS, 1, "not in the cache")                                                         \
-    X(EINVAL, -1, "invalid argument or option")                                            \
-    X(ENOMEM, -2, "out of memory")                                                         \
-    X(ETOOSMALL, -3, "the caller's buffer is too small")                                   \
-    X(ETOOBIG, -4, "the key or value is larger than its limit")                            \
-    X(EEXISTS, -5, "already there")                                                        \
-    X(ECONFLICT, -6, "changed by somebody else in the meantime")                           \
-    X(ETIMEDOUT, -7, "the deadline passed")                                                \
-    X(ECANCELED, -8, "cancelled")                                                          \
-    X(ECLOSED, -9, "the handle is closing")                                                \
-    X(EFORKED, -10, "the handle was opened before fork(); open it again in this process")  \
-    X(EIO, -11, "input/output failed")                                                     \
-    X(ECORRUPT, -12, "stored data is damaged")                                             \
-    X(EBUSY, -13, "busy: a queue or lock is full or held")                                 \
-    X(EUNSUPPORTED, -14, "not supported by this backend or build")                         \
-    X(ELOAD, -15, "the loader failed")                                                     \
-    X(EUNAVAILABLE, -16, "the backend cannot be reached now")                              \
+#define PERF_STATUS_MAP(X)                                                                \
+    X(OK, 0, "success")                                                                   \
+    X(MISS, 1, "not in the cache")                                                        \
+    X(EINVAL, -1, "invalid argument or option")                                           \
+    X(ENOMEM, -2, "out of memory")                                                        \
+    X(ETOOSMALL, -3, "the caller's buffer is too small")                                  \
+    X(ETOOBIG, -4, "the key or value is larger than its limit")                           \
+    X(EEXISTS, -5, "already there")                                                       \
+    X(ECONFLICT, -6, "changed by somebody else in the meantime")                          \
+    X(ETIMEDOUT, -7, "the deadline passed")                                               \
+    X(ECANCELED, -8, "cancelled")                                                         \
+    X(ECLOSED, -9, "the handle is closing")                                               \
+    X(EFORKED, -10, "the handle was opened before fork(); open it again in this process") \
+    X(EIO, -11, "input/output failed")                                                    \
+    X(ECORRUPT, -12, "stored data is damaged")                                            \
+    X(EBUSY, -13, "busy: a queue or lock is full or held")                                \
+    X(EUNSUPPORTED, -14, "not supported by this backend or build")                        \
+    X(ELOAD, -15, "the loader failed")                                                    \
+    X(EUNAVAILABLE, -16, "the backend cannot be reached now")                             \
     X(EDEADLK, -17, "the call would wait for itself")
 
 enum {
@@ -118,8 +118,8 @@ typedef struct perf_allocator {
     void *(*realloc)(void *ctx, void *block, size_t size);
     void (*free)(void *ctx, void *block);
 } perf_allocator;
-#define PERF_ALLOCATOR_INIT \
-    {                       \
+#define PERF_ALLOCATOR_INIT                \
+    {                                      \
         sizeof(perf_allocator), 0, 0, 0, 0 \
     }
 
@@ -134,8 +134,8 @@ typedef struct perf_clock {
     int64_t (*monotonic_ns)(void *ctx);
     int64_t (*realtime_ms)(void *ctx);
 } perf_clock;
-#define PERF_CLOCK_INIT \
-    {                   \
+#define PERF_CLOCK_INIT             \
+    {                               \
         sizeof(perf_clock), 0, 0, 0 \
     }
 
@@ -154,8 +154,8 @@ typedef struct perf_log {
     void (*write)(void *ctx, int level, const char *module, const char *message);
     int64_t max_level;
 } perf_log;
-#define PERF_LOG_INIT \
-    {                 \
+#define PERF_LOG_INIT                         \
+    {                                         \
         sizeof(perf_log), 0, 0, PERF_LOG_INFO \
     }
 
@@ -170,8 +170,8 @@ typedef struct perf_host {
     const perf_clock *clock;
     const perf_log *log;
 } perf_host;
-#define PERF_HOST_INIT \
-    {                  \
+#define PERF_HOST_INIT             \
+    {                              \
         sizeof(perf_host), 0, 0, 0 \
     }
 

@@ -21,8 +21,8 @@ int perf__options_take(const char *type, const void *given, void *own, size_t ow
     memcpy(&size, given, sizeof size);
     if (size < sizeof size || size > OPTIONS_SIZE_MAX)
         return perf__fail(PERF_EINVAL,
-                          "%s.struct_size is %zu; initialise the struct with its _INIT macro",
-                          type, size);
+                          "%s.struct_size is %zu; initialise the struct with its _INIT macro", type,
+                          size);
     if (size > own_size) {
         const unsigned char *tail = (const unsigned char *)given + own_size;
         for (size_t i = 0; i < size - own_size; i++)
@@ -43,8 +43,9 @@ int perf__options_check_out(const char *type, const void *theirs, size_t *size)
     if (theirs)
         memcpy(size, theirs, sizeof *size);
     if (!theirs || *size < 2 * sizeof *size || *size > OPTIONS_SIZE_MAX)
-        return perf__fail(PERF_EINVAL, "%s is NULL or its struct_size is not set; use its _INIT "
-                                       "macro",
+        return perf__fail(PERF_EINVAL,
+                          "%s is NULL or its struct_size is not set; use its _INIT "
+                          "macro",
                           type);
     return PERF_OK;
 }
@@ -91,8 +92,7 @@ int perf__host_take(const perf_host *given, struct perf__host *own)
     if (!host.clock)
         own->clock = perf__default_clock;
     else if (!own->clock.monotonic_ns || !own->clock.realtime_ms)
-        return perf__fail(PERF_EINVAL,
-                          "perf_clock lacks monotonic_ns or realtime_ms; give both");
+        return perf__fail(PERF_EINVAL, "perf_clock lacks monotonic_ns or realtime_ms; give both");
     own->view = (perf_host){sizeof(perf_host), &own->allocator, &own->clock, &own->log};
     return PERF_OK;
 }

@@ -14,9 +14,9 @@
 #include "alloc.h"
 #include "hash.h"
 
-#define HASH_NONFATAL_OOM 1
-#define uthash_malloc(size) perf__alloc(uthash_allocator, size)
-#define uthash_free(block, size) perf__free(uthash_allocator, block)
+#define HASH_NONFATAL_OOM            1
+#define uthash_malloc(size)          perf__alloc(uthash_allocator, size)
+#define uthash_free(block, size)     perf__free(uthash_allocator, block)
 #define uthash_nonfatal_oom(element) (uthash_oom = true)
 #define HASH_FUNCTION(key, len, value) \
     ((value) = (unsigned)perf__hash_bytes(uthash_secret, key, len).lo)

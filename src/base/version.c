@@ -2,7 +2,7 @@
 /* version.c - which libperf is loaded. Any thread. */
 #include <libperf/version.h>
 
-#define TEXT(x) #x
+#define TEXT(x)                           #x
 #define VERSION_TEXT(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
 
 int perf_version_number(void)

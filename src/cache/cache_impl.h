@@ -36,7 +36,7 @@ struct perf_cache {
     struct perf__host host;
     uint64_t fork_generation;
     uint64_t memory_max_weight;
-    struct perf__hash_key secret;        /* of this process, for the memory tier */
+    struct perf__hash_key secret; /* of this process, for the memory tier */
     struct perf__memory_tier *memory;
     struct perf__namespaces namespaces;
     struct perf__marks marks;
@@ -45,8 +45,8 @@ struct perf_cache {
     struct perf__background *background;
     struct perf__tier *tiers[PERF__TIERS_MAX];
     size_t tier_count;
-    _Atomic uint64_t upkeep_tick;        /* spreads upkeep over calls */
-    perf__gauge maintaining;             /* 1 while some thread does the tiers' sweep */
+    _Atomic uint64_t upkeep_tick; /* spreads upkeep over calls */
+    perf__gauge maintaining;      /* 1 while some thread does the tiers' sweep */
     /* Held while memory and the tiers' queues take one write, so that both see the writes of a
      * key in the same order. Only used when there are tiers below. */
     pthread_mutex_t order[PERF__ORDER_LOCKS];

@@ -131,8 +131,8 @@ PERF__RACY static
 #else
 static inline
 #endif
-bool perf__entry_parts(struct perf__entry *e, const unsigned char *limit,
-                                     struct perf__parts *p)
+    bool
+    perf__entry_parts(struct perf__entry *e, const unsigned char *limit, struct perf__parts *p)
 {
     uint32_t flags = perf__entry_flags(e);
     uint64_t a = atomic_load_explicit(&e->a, memory_order_relaxed);

@@ -78,8 +78,9 @@ void perf__events_push(struct perf__events *events, int reason, const char *ns,
     user[user_len] = '\0';
     memcpy(key, entry->key.key, key_len);
     event->next = NULL;
-    event->event = (perf_cache_event){sizeof(perf_cache_event), reason, ns, user_len ? user : NULL,
-                                      key, key_len, entry->value_len};
+    event->event = (perf_cache_event){sizeof(perf_cache_event), reason, ns,
+                                      user_len ? user : NULL,   key,    key_len,
+                                      entry->value_len};
 
     struct perf__event *dropped = NULL;
     pthread_mutex_lock(&events->mutex);

@@ -20,15 +20,15 @@ struct perf__event;
 
 struct perf__events {
     const struct perf__host *host;
-    pthread_mutex_t mutex;          /* a leaf: taken under a shard's lock */
+    pthread_mutex_t mutex; /* a leaf: taken under a shard's lock */
     perf_cache_event_fn fn;
     void *ctx;
     size_t capacity, count;
     struct perf__event *first, **last;
-    struct perf__event *polled;     /* what the last poll points into */
-    int fd;                         /* eventfd, -1 until asked for */
+    struct perf__event *polled; /* what the last poll points into */
+    int fd;                     /* eventfd, -1 until asked for */
     _Atomic uint64_t mask;
-    _Atomic uint64_t pending;       /* events for the callback */
+    _Atomic uint64_t pending; /* events for the callback */
 };
 
 int perf__events_init(struct perf__events *events, const struct perf__host *host);

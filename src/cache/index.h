@@ -36,7 +36,7 @@ enum { PERF__BUCKET_SLOTS = 10 };
 struct perf__bucket {
     _Atomic uint64_t version;
     _Atomic uint32_t refs[PERF__BUCKET_SLOTS];
-    _Atomic uint32_t link;                   /* of a spare bucket; 0: none */
+    _Atomic uint32_t link;                    /* of a spare bucket; 0: none */
     _Atomic uint8_t tags[PERF__BUCKET_SLOTS]; /* 0: the slot is empty */
     uint8_t unused[2];
 };

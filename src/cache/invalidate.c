@@ -21,8 +21,8 @@ struct perf__mark {
     UT_hash_handle hh;
     struct perf__mark *next_pattern;
     int64_t stamp;
-    size_t len;           /* of key */
-    uint8_t key[];        /* kind, then name */
+    size_t len;    /* of key */
+    uint8_t key[]; /* kind, then name */
 };
 
 int perf__marks_init(struct perf__marks *marks, const struct perf__host *host,
@@ -72,7 +72,8 @@ int64_t perf__marks_stamp(struct perf__marks *marks)
         wall = last + 1;
     /* Written a few hundred times a second at most: the coarse clock does not tick faster. */
     while (wall > now && !atomic_compare_exchange_weak_explicit(
-                             &marks->now, &now, wall, memory_order_acq_rel, memory_order_relaxed)) {}
+                             &marks->now, &now, wall, memory_order_acq_rel, memory_order_relaxed)) {
+    }
     return wall > now ? wall : now;
 }
 
@@ -205,8 +206,7 @@ static bool killed_by_pattern(const struct perf__marks *marks, const struct perf
         size_t ns_len = (size_t)(zero - name);
         if (ns_len && (ns_len != entry->ns.len || memcmp(name, entry->ns.data, ns_len)))
             continue;
-        if (perf__glob_match(zero + 1, (size_t)(end - zero - 1), entry->key.data,
-                             entry->key.len))
+        if (perf__glob_match(zero + 1, (size_t)(end - zero - 1), entry->key.data, entry->key.len))
             return true;
     }
     return false;
@@ -229,12 +229,11 @@ bool perf__marks_dead(struct perf__marks *marks, const struct perf__marked *entr
     if (entry->stamp > perf__marks_last(marks))
         return false;
     pthread_rwlock_rdlock(&marks->lock);
-    bool dead =
-        entry->stamp <= marks->forgotten ||
-        killed_by(marks, PERF__MARK_NAMESPACE, entry->ns, entry->stamp) ||
-        (entry->user.len && killed_by(marks, PERF__MARK_USER, entry->user, entry->stamp)) ||
-        (entry->tags.len && killed_by_tag(marks, entry)) ||
-        (marks->patterns && killed_by_pattern(marks, entry));
+    bool dead = entry->stamp <= marks->forgotten ||
+                killed_by(marks, PERF__MARK_NAMESPACE, entry->ns, entry->stamp) ||
+                (entry->user.len && killed_by(marks, PERF__MARK_USER, entry->user, entry->stamp)) ||
+                (entry->tags.len && killed_by_tag(marks, entry)) ||
+                (marks->patterns && killed_by_pattern(marks, entry));
     pthread_rwlock_unlock(&marks->lock);
     return dead;
 }
@@ -274,8 +273,7 @@ static int invalidate(perf_cache *cache, int kind, const void *name, size_t len)
     if (rc)
         return rc;
     perf__memory_set_suspect(cache->memory, stamp);
-    int forgotten_rc =
-        forgotten ? persist(cache, PERF__MARK_ALL, NULL, 0, forgotten) : PERF_OK;
+    int forgotten_rc = forgotten ? persist(cache, PERF__MARK_ALL, NULL, 0, forgotten) : PERF_OK;
     rc = persist(cache, kind, name, len, stamp);
     perf__cache_upkeep(cache, perf__cache_now(cache));
     return rc ? rc : forgotten_rc;

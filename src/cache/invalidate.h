@@ -24,11 +24,11 @@
 
 /* Kinds of marks; stored by durable tiers, so the numbers never change. */
 enum {
-    PERF__MARK_ALL = 1,       /* name empty */
+    PERF__MARK_ALL = 1, /* name empty */
     PERF__MARK_NAMESPACE = 2,
     PERF__MARK_USER = 3,
     PERF__MARK_TAG = 4,
-    PERF__MARK_PATTERN = 5,   /* name: namespace (empty: all), a zero byte, the pattern */
+    PERF__MARK_PATTERN = 5, /* name: namespace (empty: all), a zero byte, the pattern */
 };
 
 enum { PERF__MARK_NAME_MAX = 255 + 1 + 1024 };
@@ -42,9 +42,9 @@ struct perf__marks {
     struct perf__mark *table;    /* by kind and name */
     struct perf__mark *patterns; /* those of the table that must be tried one by one */
     size_t count, pattern_count;
-    int64_t forgotten;           /* marks up to here may be gone: such entries count as dead */
-    _Atomic int64_t last;        /* stamp of the newest mark; 0 none */
-    _Atomic int64_t now;         /* greatest stamp given out: the wall clock may go back */
+    int64_t forgotten;    /* marks up to here may be gone: such entries count as dead */
+    _Atomic int64_t last; /* stamp of the newest mark; 0 none */
+    _Atomic int64_t now;  /* greatest stamp given out: the wall clock may go back */
 };
 
 /* What the marks look at in an entry. */

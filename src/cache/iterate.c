@@ -130,8 +130,8 @@ int perf_cache_iter_next(perf_cache_iter *iter, perf_cache_entry *out)
         .key = at + entry.user_len + 1,
         .key_len = entry.key_len,
         .value_len = entry.value_len,
-        .ttl_ms = entry.fresh_until == PERF__NEVER ? PERF_TTL_FOREVER
-                                                   : entry.fresh_until - iter->now,
+        .ttl_ms =
+            entry.fresh_until == PERF__NEVER ? PERF_TTL_FOREVER : entry.fresh_until - iter->now,
     };
     perf__options_give(out, size, &ours, sizeof ours);
     iter->at += sizeof entry + entry.user_len + 1 + entry.key_len;

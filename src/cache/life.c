@@ -24,8 +24,8 @@ int perf__life_of(const struct perf__op *op, int64_t now, int64_t ttl_ms, int64_
         return PERF_OK;
     }
     /* Jitter only shortens: nothing lives longer than was asked for. */
-    int64_t spread = ttl_ms / 100 * policy->jitter_percent +
-                     ttl_ms % 100 * policy->jitter_percent / 100;
+    int64_t spread =
+        ttl_ms / 100 * policy->jitter_percent + ttl_ms % 100 * policy->jitter_percent / 100;
     if (spread > 0)
         ttl_ms -= (int64_t)(perf__thread_random() % (uint64_t)(spread + 1));
     if (stale_ms == 0)

@@ -28,8 +28,8 @@ struct perf_load {
 
 struct perf__flight {
     UT_hash_handle hh;
-    uint64_t hash;          /* key of the table */
-    struct perf__op op;     /* its strings are in bytes */
+    uint64_t hash;      /* key of the table */
+    struct perf__op op; /* its strings are in bytes */
     struct perf__job job;
     pthread_cond_t done_cond;
     /* Under flights.mutex */
@@ -37,19 +37,19 @@ struct perf__flight {
     bool listed, done, refresh;
     struct perf__flight *blocked_on; /* what the thread that runs this one waits for */
     /* Written before the flight is shared, or by the thread that runs it before done */
-    perf_loader loader;     /* ctx is ours when own_ctx */
+    perf_loader loader; /* ctx is ours when own_ctx */
     bool own_ctx;
     struct perf__write write;
     struct perf__watch watch;
-    perf_value *stale;      /* what may be served if the load fails */
+    perf_value *stale; /* what may be served if the load fails */
     perf_load load;
-    struct perf__hit hit;   /* of the result */
+    struct perf__hit hit; /* of the result */
     int status;
-    int64_t give_up_at;     /* hard limit, on perf__cond_wait's clock; 0 none */
+    int64_t give_up_at; /* hard limit, on perf__cond_wait's clock; 0 none */
     atomic_bool cancelled;
     struct perf__flight *outer; /* the flight whose loader began this one in the same thread */
     uint8_t tag_buf[PERF__TAG_BYTES];
-    char bytes[];           /* user with a zero byte, key */
+    char bytes[]; /* user with a zero byte, key */
 };
 
 /* The innermost flight that this thread is running: thread-local because it is about the
@@ -250,8 +250,7 @@ static int flight_new(const struct perf__op *op, const perf_loader *loader, int6
 static bool same_key(const struct perf__op *a, const struct perf__op *b)
 {
     return a->ns == b->ns && a->key.user_len == b->key.user_len &&
-           a->key.key_len == b->key.key_len &&
-           !memcmp(a->key.user, b->key.user, a->key.user_len) &&
+           a->key.key_len == b->key.key_len && !memcmp(a->key.user, b->key.user, a->key.user_len) &&
            !memcmp(a->key.key, b->key.key, a->key.key_len);
 }
 
@@ -342,10 +341,11 @@ static void store_value(struct perf__flight *f, int64_t now)
     f->write.len = f->load.len;
     f->write.fresh_until = life.fresh_until;
     f->write.dead_at = life.dead_at;
-    f->hit = (struct perf__hit){.fresh_until = life.fresh_until, .dead_at = life.dead_at,
-                                .born = now, .load_ms = f->write.load_ms};
-    if (outdated(f) ||
-        perf__write_all(op, now, &f->write, &f->hit.version) == PERF_ECONFLICT)
+    f->hit = (struct perf__hit){.fresh_until = life.fresh_until,
+                                .dead_at = life.dead_at,
+                                .born = now,
+                                .load_ms = f->write.load_ms};
+    if (outdated(f) || perf__write_all(op, now, &f->write, &f->hit.version) == PERF_ECONFLICT)
         perf__count(op, PERF__LOADS_DISCARDED, 1);
 }
 
@@ -398,10 +398,10 @@ static void flight_finish(struct perf__flight *f, int rc, int64_t load_ns)
     if (status == PERF_OK && f->load.keep_stale &&
         (status = perf_load_set(&f->load, f->stale->data, f->stale->len)) == PERF_OK)
         f->load.keep_stale = true;
-    f->write.load_ms = load_ns > 0 ? (uint32_t)(load_ns / 1000000 < UINT32_MAX / 2
-                                                    ? (load_ns + 999999) / 1000000
-                                                    : UINT32_MAX / 2)
-                                   : 0;
+    f->write.load_ms =
+        load_ns > 0 ? (uint32_t)(load_ns / 1000000 < UINT32_MAX / 2 ? (load_ns + 999999) / 1000000
+                                                                    : UINT32_MAX / 2)
+                    : 0;
     perf__count(&f->op, PERF__LOAD_NS, (uint64_t)(load_ns > 0 ? load_ns : 0));
     if (status == PERF_OK) {
         perf__count(&f->op, PERF__LOADS, 1);
@@ -574,8 +574,9 @@ static int flight_wait(struct perf__flight *f, bool leader, int64_t deadline)
         atomic_store(&f->cancelled, true);
     pthread_mutex_unlock(&flights->mutex);
     if (rc)
-        perf__fail(rc, "the load in namespace '%s' took longer than the deadline; raise wait_ms "
-                       "or the namespace's hard_timeout_ms, or give it a stale window",
+        perf__fail(rc,
+                   "the load in namespace '%s' took longer than the deadline; raise wait_ms "
+                   "or the namespace's hard_timeout_ms, or give it a stale window",
                    f->op.ns->name);
     return rc;
 }
@@ -642,8 +643,7 @@ static enum refreshed refresh(const struct perf__op *op, const perf_loader *load
     bool here = leader && !flight_dispatch(f);
     if (here) /* nobody can do it for us, and nobody else is doing it */
         flight_run(f);
-    if (here ||
-        (soft_ms > 0 && flight_wait(f, leader, perf__deadline_after(soft_ms)) == PERF_OK)) {
+    if (here || (soft_ms > 0 && flight_wait(f, leader, perf__deadline_after(soft_ms)) == PERF_OK)) {
         if (f->status == PERF_OK) {
             *rc = give_result(op, out, f, now);
             result = GAVE_NEW;
@@ -753,8 +753,9 @@ static int get_or_load(const struct perf__op *op, const perf_loader *given,
     if (state == PERF__NEGATIVE) {
         perf__count(op, PERF__NEGATIVE_HITS, 1);
         return status == PERF_MISS ? PERF_MISS
-                                   : perf__fail(status, "the loader of namespace '%s' failed a "
-                                                        "moment ago: %s",
+                                   : perf__fail(status,
+                                                "the loader of namespace '%s' failed a "
+                                                "moment ago: %s",
                                                 op->ns->name, perf_strstatus(status));
     }
     int rc = perf__options_take("perf_loader", given, &loader, sizeof loader);
@@ -809,7 +810,9 @@ int perf_cache_get_or_load_copy(perf_cache *cache, const char *ns, const char *u
         return rc;
     if (!loader || !len || (!buf && cap))
         return perf__fail(PERF_EINVAL, "%s is NULL; give one",
-                          !loader ? "loader" : !len ? "len" : "buf");
+                          !loader ? "loader"
+                          : !len  ? "len"
+                                  : "buf");
     return get_or_load(&op, loader, &(struct perf__out){.buf = buf, .cap = cap, .len = len});
 }
 
@@ -891,8 +894,8 @@ static int load_missing_many(struct seat *seats, size_t count, const perf_loader
     int64_t deadline = perf__deadline_after(loader->wait_ms);
     for (size_t i = 0; i < n; i++) {
         struct perf__flight *f = seats[i].flight;
-        int wait_rc = seats[i].leader ? PERF_OK
-                                       : flight_wait(f, false, earlier(deadline, f->give_up_at));
+        int wait_rc =
+            seats[i].leader ? PERF_OK : flight_wait(f, false, earlier(deadline, f->give_up_at));
         if (wait_rc)
             seats[i].item->status = wait_rc;
         else

@@ -59,8 +59,7 @@ static inline enum look look(struct perf__shard *shard, const struct perf__key *
                 !perf__entry_parts(s->entry, shard->limit, &s->parts) ||
                 !perf__parts_match(&s->parts, key))
                 continue;
-            if (s->parts.stamp <=
-                atomic_load_explicit(&shard->tier->suspect, memory_order_acquire))
+            if (s->parts.stamp <= atomic_load_explicit(&shard->tier->suspect, memory_order_acquire))
                 return ASK;
             return now >= s->parts.dead_at && still_whole(s) ? NOT_THERE : FOUND;
         }
@@ -117,7 +116,8 @@ bool perf__memory_get_plain(struct perf__memory_tier *tier, const struct perf__k
     uint64_t header = (uint64_t)key->ns << 8 | key->key_len;
     uint8_t tag = perf__index_tag(key->hash);
     const struct perf__bucket *bucket = s.bucket;
-    for (int links = 4; bucket && links; bucket = perf__bucket_next(&shard->index, bucket), links--) {
+    for (int links = 4; bucket && links;
+         bucket = perf__bucket_next(&shard->index, bucket), links--) {
         for (uint32_t hits = perf__bucket_match(bucket, tag); hits; hits &= hits - 1) {
             uint32_t ref =
                 atomic_load_explicit(&bucket->refs[__builtin_ctz(hits)], memory_order_relaxed);
@@ -292,8 +292,7 @@ void perf__memory_prefetch(struct perf__memory_tier *tier, const struct perf__ke
     for (size_t i = 0; i < count; i++) {
         const struct perf__shard *shard = perf__shard_of(tier, keys[i].hash);
         uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
-        __builtin_prefetch(
-            &shard->index.buckets[perf__index_place(shape, (uint32_t)keys[i].hash)]);
+        __builtin_prefetch(&shard->index.buckets[perf__index_place(shape, (uint32_t)keys[i].hash)]);
     }
     for (size_t i = 0; i < count; i++) {
         const struct perf__shard *shard = perf__shard_of(tier, keys[i].hash);

@@ -103,7 +103,8 @@ void perf__memory_set_suspect(struct perf__memory_tier *tier, int64_t all_before
 {
     int64_t stamp = all_before - tier->epoch;
     int64_t before = atomic_load(&tier->suspect);
-    while (stamp > before && !atomic_compare_exchange_weak(&tier->suspect, &before, stamp)) {}
+    while (stamp > before && !atomic_compare_exchange_weak(&tier->suspect, &before, stamp)) {
+    }
 }
 
 void perf__memory_set_event_mask(struct perf__memory_tier *tier, uint64_t mask)

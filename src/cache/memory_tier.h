@@ -75,10 +75,10 @@ struct perf__write {
     const void *tags;
     uint32_t tags_len;
     uint32_t load_ms;
-    int64_t mode;      /* PERF_SET_... */
-    uint64_t version;  /* for PERF_SET_IF_VERSION */
+    int64_t mode;     /* PERF_SET_... */
+    uint64_t version; /* for PERF_SET_IF_VERSION */
     uint8_t kind;
-    bool is_copy;      /* of what a tier below had: no news for those who watch the key */
+    bool is_copy;              /* of what a tier below had: no news for those who watch the key */
     struct perf__watch *watch; /* not NULL: write only if it has not moved, else PERF_ECONFLICT */
 };
 
@@ -109,7 +109,7 @@ struct perf__memory_ns_counts {
 struct perf__memory_config {
     const struct perf__host *host; /* outlives the tier */
     uint64_t max_bytes, max_entries, max_weight;
-    uint64_t shards;               /* 0: chosen as cache.h says */
+    uint64_t shards; /* 0: chosen as cache.h says */
     uint32_t max_namespaces;
     void *ctx;
     perf__memory_dead_fn dead;

@@ -69,8 +69,9 @@ enum perf__state perf__memory_lookup(const struct perf__op *op, const struct per
     if (perf__hit_ends(hit)) {
         if (!*now)
             *now = perf__cache_now(cache);
-        state = *now >= hit->dead_at ? PERF__ABSENT
-                : *now >= hit->fresh_until ? PERF__STALE : PERF__FRESH;
+        state = *now >= hit->dead_at       ? PERF__ABSENT
+                : *now >= hit->fresh_until ? PERF__STALE
+                                           : PERF__FRESH;
     }
     if (hit->kind == PERF__ENTRY_NEGATIVE && state != PERF__ABSENT) {
         uint8_t bytes[sizeof(uint32_t)];
@@ -115,7 +116,8 @@ static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__
         return PERF_MISS;
     }
     const struct perf__key *key = &op->key;
-    if (record->ns.len != op->ns->name_len || memcmp(record->ns.data, op->ns->name, record->ns.len) ||
+    if (record->ns.len != op->ns->name_len ||
+        memcmp(record->ns.data, op->ns->name, record->ns.len) ||
         record->user.len != key->user_len ||
         (key->user_len && memcmp(record->user.data, key->user, key->user_len)) ||
         record->key.len != key->key_len || memcmp(record->key.data, key->key, key->key_len)) {
@@ -143,8 +145,8 @@ static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__
 }
 
 /* Copies what tier number i had into memory and the tiers above i. Failures only cost speed. */
-static void promote(const struct perf__op *op, int64_t now, size_t i,
-                    struct perf__watch *watch, struct perf__found *found)
+static void promote(const struct perf__op *op, int64_t now, size_t i, struct perf__watch *watch,
+                    struct perf__found *found)
 {
     perf_cache *cache = op->cache;
     const struct perf__record *record = &found->record;
@@ -344,8 +346,8 @@ int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const vo
     size_t len;
     struct perf__hit hit;
     int status;
-    enum perf__state state = perf__memory_lookup(&op, &(struct perf__out){.len = &len}, &now,
-                                                 &hit, &status);
+    enum perf__state state =
+        perf__memory_lookup(&op, &(struct perf__out){.len = &len}, &now, &hit, &status);
     if (state != PERF__FRESH)
         return PERF_MISS;
     *ttl_ms = ttl_left(&hit, now);
@@ -355,8 +357,7 @@ int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const vo
 /* ------------------------------------------------------------------- batch */
 
 /* Memory's answer for one item; true when the item is settled. */
-static bool item_from_memory(const struct perf__op *op, perf_lookup *item, bool plain,
-                             int64_t *now)
+static bool item_from_memory(const struct perf__op *op, perf_lookup *item, bool plain, int64_t *now)
 {
     if (item->buf && !op->key.user_len && perf__op_uses_memory(op) &&
         perf__memory_get_plain(op->cache->memory, &op->key, item->buf, item->cap, &item->len)) {

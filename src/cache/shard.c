@@ -16,8 +16,8 @@ enum {
     EVICTIONS_MAX = 1024,
     EVICTION_SIZE = 32, /* a larger value may cost in proportion, even if only small ones leave */
     COMPACTIONS_MAX = 16,
-    EXPIRE_STEPS = 8,   /* a put */
-    ENTRY_MIN = 64,     /* about the least that an entry takes */
+    EXPIRE_STEPS = 8, /* a put */
+    ENTRY_MIN = 64,   /* about the least that an entry takes */
 };
 
 /* ---------------------------------------------------------------- opening */
@@ -73,7 +73,7 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
         policy_max = shard->max_entries * per_entry + least;
     shard->policy_reserve = policy_max;
     uint64_t expected = share / 256; /* entries of a common size */
-    if (shard->max_entries) /* but no more than can be held at all */
+    if (shard->max_entries)          /* but no more than can be held at all */
         expected = shard->max_entries < share / ENTRY_MIN ? shard->max_entries : share / ENTRY_MIN;
     else if (shard->max_weight && expected > weighted_entries)
         expected = weighted_entries;
@@ -247,8 +247,7 @@ static uint32_t lookup(struct perf__shard *shard, const struct perf__key *key,
                        struct perf__parts *parts)
 {
     uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
-    struct perf__bucket *b =
-        &shard->index.buckets[perf__index_place(shape, (uint32_t)key->hash)];
+    struct perf__bucket *b = &shard->index.buckets[perf__index_place(shape, (uint32_t)key->hash)];
     uint8_t tag = perf__index_tag(key->hash);
     for (; b; b = perf__bucket_next(&shard->index, b)) {
         for (uint32_t hits = perf__bucket_match(b, tag); hits; hits &= hits - 1) {
@@ -361,8 +360,7 @@ static void fill(struct perf__shard *shard, struct perf__entry *e, const struct 
         stamp = 0;
     bool extended = needs_extension(key, w);
     unsigned char *at = (unsigned char *)(e + 1);
-    atomic_store_explicit(&e->a,
-                          version << 24 | (uint64_t)key->ns << 8 | (uint8_t)key->key_len,
+    atomic_store_explicit(&e->a, version << 24 | (uint64_t)key->ns << 8 | (uint8_t)key->key_len,
                           memory_order_relaxed);
     atomic_store_explicit(&e->b, (uint64_t)stamp << 24 | (uint64_t)(uint16_t)w->len << 8,
                           memory_order_relaxed);
@@ -412,7 +410,8 @@ static void keep_bounds(struct perf__shard *shard)
 {
     while (((shard->max_entries && shard->index.entries > shard->max_entries) ||
             (shard->max_weight && shard->weight > shard->max_weight)) &&
-           evict(shard)) {}
+           evict(shard)) {
+    }
 }
 
 /* Same slot, new bytes. */
@@ -468,9 +467,8 @@ static int write_new(struct perf__shard *shard, const struct perf__key *key, int
 {
     struct perf__parts parts;
     int reason = w->mode == PERF__SET_NEW_LIFE ? 0 : PERF_EVENT_REPLACED;
-    uint32_t ref = make_room(shard, size)
-                       ? perf__slab_alloc(&shard->slab, size, slab_limit(shard))
-                       : 0;
+    uint32_t ref =
+        make_room(shard, size) ? perf__slab_alloc(&shard->slab, size, slab_limit(shard)) : 0;
     uint32_t old = lookup(shard, key, &parts); /* making room may have moved or evicted it */
     if (!ref) {
         if (old)
@@ -487,8 +485,8 @@ static int write_new(struct perf__shard *shard, const struct perf__key *key, int
     fill(shard, e, key, now, w, version);
     if (old) {
         take_place(shard, old, ref, reason);
-    } else if (perf__index_add(&shard->index, shard->base, e->node.hash,
-                               perf__index_tag(key->hash), ref)) {
+    } else if (perf__index_add(&shard->index, shard->base, e->node.hash, perf__index_tag(key->hash),
+                               ref)) {
         perf__slab_free(&shard->slab, ref);
         return perf__fail_nomem("the index of the memory tier");
     } else {
@@ -539,12 +537,12 @@ int perf__shard_put(struct perf__shard *shard, const struct perf__key *key, int6
     if (w->mode != PERF__SET_NEW_LIFE)
         *version = shard->version = (shard->version + 1) & 0xffffffffffu;
     int rc = PERF_OK;
-    bool events = atomic_load_explicit(&shard->tier->event_mask, memory_order_relaxed) &
-                  PERF_EVENT_REPLACED;
+    bool events =
+        atomic_load_explicit(&shard->tier->event_mask, memory_order_relaxed) & PERF_EVENT_REPLACED;
     if (old && !events && !perf__slab_pinned(&shard->slab, old) &&
         perf__slab_slot_size(&shard->slab, size) == perf__slab_size_at(&shard->slab, old) &&
-        (perf__entry_flags(perf__entry_at(shard, old)) & (PERF__ENTRY_EXTENDED | PERF__ENTRY_USER)) ==
-            flags_for(key, w)) {
+        (perf__entry_flags(perf__entry_at(shard, old)) &
+         (PERF__ENTRY_EXTENDED | PERF__ENTRY_USER)) == flags_for(key, w)) {
         overwrite(shard, old, key, now, w, *version);
         keep_bounds(shard);
     } else {

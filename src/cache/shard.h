@@ -26,19 +26,19 @@ struct perf__shard {
     const unsigned char *limit;            /* its end */
     struct perf__memory_tier *tier;
 
-    _Alignas(64) pthread_mutex_t mutex;    /* guards all that follows */
+    _Alignas(64) pthread_mutex_t mutex; /* guards all that follows */
     struct perf__slab slab;
     struct perf__timer_wheel wheel;
-    uint64_t version;                      /* of the last write */
-    uint64_t weight;                       /* sum of the entries' weights */
-    size_t policy_reserve;                 /* bytes set aside for the policy, used or not */
+    uint64_t version;      /* of the last write */
+    uint64_t weight;       /* sum of the entries' weights */
+    size_t policy_reserve; /* bytes set aside for the policy, used or not */
     uint64_t max_bytes, max_entries, max_weight;
     uint64_t evictions, expirations, invalidations, collisions;
     struct perf__memory_ns_counts *counts; /* by namespace */
     uint32_t count_cap;
-    uint32_t sweep_at;                     /* bucket of the sweep for dead entries */
-    int64_t sweep_for;                     /* suspect stamp that the sweep asks about */
-    int64_t swept_for;                     /* that of the last complete sweep */
+    uint32_t sweep_at;                              /* bucket of the sweep for dead entries */
+    int64_t sweep_for;                              /* suspect stamp that the sweep asks about */
+    int64_t swept_for;                              /* that of the last complete sweep */
     struct perf__watch *watches[PERF__WATCH_LISTS]; /* by hash */
     uint64_t watch_count;
 
@@ -49,12 +49,12 @@ struct perf__memory_tier {
     struct perf__memory_config config;
     struct perf__host host;
     uint32_t shard_count;
-    int64_t epoch;             /* stamps are kept relative to it */
-    _Atomic int64_t suspect;   /* relative; entries with a stamp up to it must be asked about */
+    int64_t epoch;           /* stamps are kept relative to it */
+    _Atomic int64_t suspect; /* relative; entries with a stamp up to it must be asked about */
     _Atomic uint64_t event_mask;
-    _Atomic uint64_t refs;     /* the owner and every pinned value */
+    _Atomic uint64_t refs; /* the owner and every pinned value */
     struct perf__shard *shards;
-    void *block;               /* of the shards, before alignment */
+    void *block; /* of the shards, before alignment */
 };
 
 static inline struct perf__shard *perf__shard_of(struct perf__memory_tier *tier, uint64_t hash)

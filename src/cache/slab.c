@@ -19,15 +19,15 @@ enum page_kind { UNUSED = 0, IN_SPAN, RUN_RESIDENT, RUN_RETURNED };
 
 /* Of a page: at the first page of a span or run everything, at others just start. */
 struct perf__span {
-    uint32_t start;      /* first page of what this page belongs to */
+    uint32_t start; /* first page of what this page belongs to */
     uint32_t pages;
     uint32_t next, prev; /* in the list of partial spans, or of free runs */
     uint32_t free;       /* first free slot (reference), 0 none; links lie in the slots */
     uint16_t used;       /* slots in use */
     uint8_t kind;
-    uint8_t class;       /* NO_CLASS: one slot with pages of its own */
+    uint8_t class; /* NO_CLASS: one slot with pages of its own */
     uint32_t pins;
-    uint32_t untouched;  /* slots from here on were never handed out */
+    uint32_t untouched; /* slots from here on were never handed out */
 };
 
 /* ---------------------------------------------------------------- opening */
@@ -130,8 +130,7 @@ static void run_add(struct perf__slab *slab, uint32_t page, uint32_t pages, enum
         pages += spans[after].pages;
     }
     uint32_t before = spans[page - 1].start;
-    if (page > 1 && before && spans[before].kind == kind &&
-        before + spans[before].pages == page) {
+    if (page > 1 && before && spans[before].kind == kind && before + spans[before].pages == page) {
         run_remove(slab, before);
         pages += spans[before].pages;
         page = before;

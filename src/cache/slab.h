@@ -21,13 +21,13 @@ enum {
     PERF__PAGE_SHIFT = 12,
     PERF__SLOT_MAX = 8192, /* largest slot that shares a span */
     PERF__SLAB_CLASSES = 72,
-    PERF__RUN_LISTS = 65,  /* free runs of 1..64 pages, and longer ones */
+    PERF__RUN_LISTS = 65, /* free runs of 1..64 pages, and longer ones */
 };
 
 struct perf__span; /* of a page; 32 bytes each */
 
 struct perf__class {
-    uint32_t size;       /* of a slot; 0 beyond the last class */
+    uint32_t size; /* of a slot; 0 beyond the last class */
     uint32_t span_pages, span_slots;
     uint32_t partial;    /* first page of the spans with free slots, or 0 */
     uint32_t free_slots; /* in all of them */
@@ -35,14 +35,14 @@ struct perf__class {
 
 struct perf__slab {
     unsigned char *base;
-    size_t bytes;              /* reserved */
-    struct perf__span *spans;  /* by page */
-    uint32_t pages;            /* reserved */
-    uint32_t top;              /* pages from here on were never used */
-    uint64_t committed;        /* pages that count: in use, or free and resident */
-    uint64_t free_committed;   /* of these: in free runs */
-    bool huge;                 /* still on huge pages */
-    bool freed;                /* since the last perf__quiesce_wait */
+    size_t bytes;             /* reserved */
+    struct perf__span *spans; /* by page */
+    uint32_t pages;           /* reserved */
+    uint32_t top;             /* pages from here on were never used */
+    uint64_t committed;       /* pages that count: in use, or free and resident */
+    uint64_t free_committed;  /* of these: in free runs */
+    bool huge;                /* still on huge pages */
+    bool freed;               /* since the last perf__quiesce_wait */
     struct perf__class classes[PERF__SLAB_CLASSES];
     uint32_t resident_runs[PERF__RUN_LISTS]; /* free runs whose pages are resident */
     uint32_t returned_runs[PERF__RUN_LISTS]; /* free runs given back to the kernel */

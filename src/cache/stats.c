@@ -4,8 +4,7 @@
 
 #include <string.h>
 
-static void add_namespace(perf_cache *cache, const struct perf__namespace *ns,
-                          perf_cache_stats *s)
+static void add_namespace(perf_cache *cache, const struct perf__namespace *ns, perf_cache_stats *s)
 {
     uint64_t c[PERF__COUNTS];
     for (uint32_t i = 0; i < PERF__COUNTS; i++)

@@ -4,8 +4,7 @@
 
 static struct perf__extension *extension(const struct perf__timer_wheel *wheel, uint32_t ref)
 {
-    return perf__entry_extension(
-        (struct perf__entry *)(void *)(wheel->base + (size_t)ref * 8));
+    return perf__entry_extension((struct perf__entry *)(void *)(wheel->base + (size_t)ref * 8));
 }
 
 void perf__wheel_init(struct perf__timer_wheel *wheel, unsigned char *base, int64_t now)
@@ -19,8 +18,8 @@ void perf__wheel_add(struct perf__timer_wheel *wheel, uint32_t ref)
 {
     struct perf__extension *x = extension(wheel, ref);
     /* The tick after dead_at, so that it has passed when its slot's turn comes. */
-    int64_t due = (atomic_load_explicit(&x->dead_at, memory_order_relaxed) >>
-                   PERF__WHEEL_TICK_SHIFT) + 1;
+    int64_t due =
+        (atomic_load_explicit(&x->dead_at, memory_order_relaxed) >> PERF__WHEEL_TICK_SHIFT) + 1;
     int64_t ahead = due - wheel->tick;
     if (ahead < 0) {
         due = wheel->tick;

@@ -12,10 +12,8 @@ perf_value *perf__value_new(const perf_allocator *allocator, size_t len)
     perf_value *value = perf__alloc(allocator, size);
     if (!value)
         return NULL;
-    *value = (perf_value){.data = value->bytes,
-                          .len = len,
-                          .ttl_ms = PERF_TTL_FOREVER,
-                          .allocator = *allocator};
+    *value = (perf_value){
+        .data = value->bytes, .len = len, .ttl_ms = PERF_TTL_FOREVER, .allocator = *allocator};
     return value;
 }
 

@@ -17,9 +17,9 @@ struct perf_value {
     const void *data;
     size_t len;
     uint64_t version;
-    int64_t ttl_ms;        /* as perf_value_ttl_ms says */
+    int64_t ttl_ms; /* as perf_value_ttl_ms says */
     int32_t stale;
-    int32_t kind;          /* PERF__ENTRY_...; never NEGATIVE for a host */
+    int32_t kind; /* PERF__ENTRY_...; never NEGATIVE for a host */
     perf_allocator allocator;
     void (*unpin)(void *owner, uint64_t pin); /* NULL: the bytes are behind the handle */
     void *owner;

@@ -84,7 +84,8 @@ static int wait_for(const struct perf__op *op, const uint64_t *tickets, const in
     int first = PERF_OK;
     for (size_t i = 0; i < op->cache->tier_count; i++) {
         int rc = statuses[i] == PERF_OK ? perf__tier_wait(op->cache->tiers[i], tickets[i])
-                 : statuses[i] < 0 ? statuses[i] : PERF_OK;
+                 : statuses[i] < 0      ? statuses[i]
+                                        : PERF_OK;
         if (rc && !first)
             first = rc;
     }
@@ -240,8 +241,8 @@ static int resolve_condition(const struct perf__op *op, int64_t now, struct perf
     if (write->mode == PERF_SET_ALWAYS)
         return PERF_OK;
     perf__promote(op, now);
-    enum perf__state state = perf__memory_lookup(op, &(struct perf__out){.len = &len}, &now, &hit,
-                                                 &status);
+    enum perf__state state =
+        perf__memory_lookup(op, &(struct perf__out){.len = &len}, &now, &hit, &status);
     if (state != PERF__STALE && state != PERF__NEGATIVE)
         return PERF_OK;
     if (write->mode != PERF_SET_IF_ABSENT)
@@ -251,9 +252,8 @@ static int resolve_condition(const struct perf__op *op, int64_t now, struct perf
     return PERF_OK;
 }
 
-static int put(perf_cache *cache, const char *ns, const char *user, const void *key,
-               size_t key_len, const void *data, size_t len, const perf_set_options *options,
-               uint64_t *version)
+static int put(perf_cache *cache, const char *ns, const char *user, const void *key, size_t key_len,
+               const void *data, size_t len, const perf_set_options *options, uint64_t *version)
 {
     struct perf__op op;
     struct perf__write write;
@@ -374,8 +374,8 @@ int perf_cache_touch(perf_cache *cache, const char *ns, const char *user, const 
     struct perf__hit hit;
     size_t len;
     int status;
-    enum perf__state state = perf__memory_lookup(&op, &(struct perf__out){.len = &len}, &now,
-                                                 &hit, &status);
+    enum perf__state state =
+        perf__memory_lookup(&op, &(struct perf__out){.len = &len}, &now, &hit, &status);
     if (state == PERF__NEGATIVE || state == PERF__STALE)
         return PERF_MISS;
     uint64_t tickets[PERF__TIERS_MAX];
@@ -415,8 +415,7 @@ static bool parse_decimal(const char *text, size_t len, int64_t *number)
 }
 
 int perf_cache_incr(perf_cache *cache, const char *ns, const char *user, const void *key,
-                    size_t key_len, int64_t delta, int64_t initial, int64_t ttl_ms,
-                    int64_t *result)
+                    size_t key_len, int64_t delta, int64_t initial, int64_t ttl_ms, int64_t *result)
 {
     struct perf__op op;
     int rc = perf__op_begin(&op, cache, ns, user, key, key_len);

@@ -28,8 +28,7 @@ static void row_free(struct perf__counters *set, _Atomic uint64_t *row)
     perf__free(set->allocator, block);
 }
 
-int perf__counters_init(struct perf__counters *set, const perf_allocator *allocator,
-                        uint32_t count)
+int perf__counters_init(struct perf__counters *set, const perf_allocator *allocator, uint32_t count)
 {
     memset(set, 0, sizeof *set);
     set->allocator = allocator;

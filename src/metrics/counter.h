@@ -16,7 +16,7 @@
 
 struct perf__counters {
     const perf_allocator *allocator;
-    uint32_t count;                                  /* counters in the set */
+    uint32_t count; /* counters in the set */
     _Atomic(_Atomic uint64_t *) rows[PERF__THREAD_SLOTS];
 };
 

@@ -12,8 +12,7 @@ void perf__histogram_destroy(struct perf__histogram *h)
     perf__counters_destroy(&h->buckets);
 }
 
-void perf__histogram_snapshot(const struct perf__histogram *h,
-                              struct perf__histogram_snapshot *out)
+void perf__histogram_snapshot(const struct perf__histogram *h, struct perf__histogram_snapshot *out)
 {
     out->count = 0;
     for (uint32_t i = 0; i < PERF__HISTOGRAM_BUCKETS; i++)

@@ -69,11 +69,11 @@ static void use(perf_cache *cache)
     perf_loader loader = PERF_LOADER_INIT;
     const char *tags[] = {"red", "blue"};
     size_t len;
-#define tolerate(call)                                                                 \
-    do {                                                                               \
-        int rc_ = (call);                                                              \
+#define tolerate(call)                                                                          \
+    do {                                                                                        \
+        int rc_ = (call);                                                                       \
         cr_assert(rc_ == PERF_OK || rc_ == PERF_MISS || rc_ == PERF_ENOMEM, "%s: %d %s", #call, \
-                  rc_, perf_last_error());                                             \
+                  rc_, perf_last_error());                                                      \
     } while (0)
     loader.load = load;
     loader.load_many = load_many;
@@ -85,10 +85,10 @@ static void use(perf_cache *cache)
     options.tags = tags;
     options.tag_count = 2;
     for (int key = 0; key < 8; key++) {
-        tolerate(perf_cache_set(cache, "ns", "ann", &key, sizeof key, buf,
-                                value_of(key, 0, buf), 0));
-        tolerate(perf_cache_put(cache, "ns", "ann", &key, sizeof key, buf,
-                                value_of(key, 1, buf), &options, NULL));
+        tolerate(
+            perf_cache_set(cache, "ns", "ann", &key, sizeof key, buf, value_of(key, 0, buf), 0));
+        tolerate(perf_cache_put(cache, "ns", "ann", &key, sizeof key, buf, value_of(key, 1, buf),
+                                &options, NULL));
         perf_value *value = NULL;
         int rc = perf_cache_get(cache, "ns", "ann", &key, sizeof key, &value);
         tolerate(rc);
@@ -134,13 +134,15 @@ static void use(perf_cache *cache)
     /* What an invalidation says it has done, it has done. */
     if (perf_cache_invalidate_tag(cache, "red") == PERF_OK)
         for (int i = 0; i < 8; i++) /* a put that failed has taken the untagged one away too */
-            cr_assert_neq(perf_cache_get_copy(cache, "ns", "ann", &i, sizeof i, buf, sizeof buf,
-                                              &len), PERF_OK);
+            cr_assert_neq(
+                perf_cache_get_copy(cache, "ns", "ann", &i, sizeof i, buf, sizeof buf, &len),
+                PERF_OK);
     tolerate(perf_cache_invalidate_pattern(cache, "ns", "zz*"));
     if (perf_cache_invalidate_user(cache, "ann") == PERF_OK)
         for (int i = 0; i < KEYS; i++)
-            cr_assert_neq(perf_cache_get_copy(cache, "ns", "ann", &i, sizeof i, buf, sizeof buf,
-                                              &len), PERF_OK);
+            cr_assert_neq(
+                perf_cache_get_copy(cache, "ns", "ann", &i, sizeof i, buf, sizeof buf, &len),
+                PERF_OK);
     tolerate(perf_cache_flush(cache));
     perf_cache_maintain(cache, 100);
 }

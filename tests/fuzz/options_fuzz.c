@@ -88,8 +88,8 @@ static void configure_some(struct input *in, perf_cache *cache)
 
 static void put_some(struct input *in, perf_cache *cache)
 {
-    static const char *const tags[16] = {"a", "b", "", NULL, "c", "d", "e", "f",
-                                         "g", "h", "i", "j", "k", "l", "m", "n"};
+    static const char *const tags[16] = {"a", "b", "",  NULL, "c", "d", "e", "f",
+                                         "g", "h", "i", "j",  "k", "l", "m", "n"};
     perf_set_options o;
     uint8_t key = byte(in);
     take(in, &o, sizeof o);

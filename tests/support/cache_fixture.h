@@ -46,8 +46,8 @@ static inline const char *get_as(perf_cache *cache, const char *ns, const char *
 {
     static _Thread_local char text[256];
     size_t len = 0;
-    int status = perf_cache_get_copy(cache, ns, user, key, strlen(key), text, sizeof text - 1,
-                                     &len);
+    int status =
+        perf_cache_get_copy(cache, ns, user, key, strlen(key), text, sizeof text - 1, &len);
     if (rc)
         *rc = status;
     if (status != PERF_OK)
@@ -61,14 +61,13 @@ static inline const char *get(perf_cache *cache, const char *key)
     return get_as(cache, "ns", NULL, key, NULL);
 }
 
-#define assert_value(cache, key, expected)                                         \
-    do {                                                                           \
-        const char *got_ = get(cache, key);                                        \
-        cr_assert(got_ && !strcmp(got_, expected), "%s is %s, not %s", key,        \
-                  got_ ? got_ : "missing", expected);                              \
+#define assert_value(cache, key, expected)                                  \
+    do {                                                                    \
+        const char *got_ = get(cache, key);                                 \
+        cr_assert(got_ && !strcmp(got_, expected), "%s is %s, not %s", key, \
+                  got_ ? got_ : "missing", expected);                       \
     } while (0)
-#define assert_missing(cache, key) \
-    cr_assert(get(cache, key) == NULL, "%s is still there", key)
+#define assert_missing(cache, key) cr_assert(get(cache, key) == NULL, "%s is still there", key)
 
 static inline perf_cache_stats stats_of(perf_cache *cache, const char *ns)
 {

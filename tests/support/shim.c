@@ -8,10 +8,12 @@
  */
 #include "test.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
 static struct shim_test *tests;
+static pthread_t runner;
 static jmp_buf out_of_test;
 static int failed, skipped;
 
@@ -33,6 +35,8 @@ void shim_fail(const char *file, int line, const char *what, const char *format,
     vfprintf(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
+    if (!pthread_equal(pthread_self(), runner))
+        abort(); /* another thread's stack is no place to jump to */
     failed++;
     longjmp(out_of_test, 1);
 }
@@ -50,6 +54,7 @@ void shim_skip(const char *reason)
 int main(int argc, char **argv)
 {
     int count = 0;
+    runner = pthread_self();
     const char *only = argc > 1 ? argv[1] : NULL; /* suite or suite/name */
     for (struct shim_test *t = tests; t; t = t->next) {
         char full[256];

@@ -18,8 +18,8 @@
 
 Test(base, every_status_has_a_name_and_a_text)
 {
-#define CHECK(name, value, text)                        \
-    cr_assert_str_eq(perf_strerror(value), text);       \
+#define CHECK(name, value, text)                  \
+    cr_assert_str_eq(perf_strerror(value), text); \
     cr_assert_str_eq(perf_strstatus(value), "PERF_" #name);
     PERF_STATUS_MAP(CHECK)
 #undef CHECK
@@ -100,7 +100,6 @@ Test(base, options_of_other_versions)
     cr_assert_eq(own.struct_size, sizeof own);
 }
 
-
 Test(base, siphash_is_deterministic_and_keyed)
 {
     uint8_t text[64];
@@ -129,12 +128,12 @@ Test(base, siphash_matches_a_plain_implementation)
     for (size_t i = 0; i < sizeof text; i++)
         text[i] = (uint8_t)(i * 7 + 3);
 #define ROTL(x, b) (uint64_t)(((x) << (b)) | ((x) >> (64 - (b))))
-#define ROUND                                                                              \
-    do {                                                                                   \
-        v0 += v1, v1 = ROTL(v1, 13), v1 ^= v0, v0 = ROTL(v0, 32);                          \
-        v2 += v3, v3 = ROTL(v3, 16), v3 ^= v2;                                             \
-        v0 += v3, v3 = ROTL(v3, 21), v3 ^= v0;                                             \
-        v2 += v1, v1 = ROTL(v1, 17), v1 ^= v2, v2 = ROTL(v2, 32);                          \
+#define ROUND                                                     \
+    do {                                                          \
+        v0 += v1, v1 = ROTL(v1, 13), v1 ^= v0, v0 = ROTL(v0, 32); \
+        v2 += v3, v3 = ROTL(v3, 16), v3 ^= v2;                    \
+        v0 += v3, v3 = ROTL(v3, 21), v3 ^= v0;                    \
+        v2 += v1, v1 = ROTL(v1, 17), v1 ^= v2, v2 = ROTL(v2, 32); \
     } while (0)
     for (size_t len = 0; len <= sizeof text; len++) {
         uint64_t v0 = key.k0 ^ 0x736f6d6570736575u, v1 = key.k1 ^ 0x646f72616e646f6du ^ 0xee;
@@ -177,7 +176,7 @@ Test(base, nh_spreads_and_is_keyed)
         cr_assert_neq(h, perf__nh(&other, text, len, 0));
         cr_assert_neq(h, perf__nh(&key, text, len, 1));
         cr_assert_neq(h, perf__nh(&key, text, len - 1, 0)); /* zero bytes count, */
-        for (size_t bit = 0; bit < 8 * len; bit++) {         /* and every bit does */
+        for (size_t bit = 0; bit < 8 * len; bit++) {        /* and every bit does */
             text[bit / 8] ^= (uint8_t)(1 << bit % 8);
             cr_assert_neq(h, perf__nh(&key, text, len, 0));
             text[bit / 8] ^= (uint8_t)(1 << bit % 8);

@@ -87,7 +87,8 @@ Test(cache, values_outlive_the_entry_and_the_cache)
     static char bytes[200000];
     for (size_t i = 0; i < 3; i++) {
         memset(bytes, 'a' + (int)i, sizes[i]);
-        cr_assert_eq(perf_cache_set(f.cache, "ns", NULL, &i, sizeof i, bytes, sizes[i], 0), PERF_OK);
+        cr_assert_eq(perf_cache_set(f.cache, "ns", NULL, &i, sizeof i, bytes, sizes[i], 0),
+                     PERF_OK);
         cr_assert_eq(perf_cache_get(f.cache, "ns", NULL, &i, sizeof i, &values[i]), PERF_OK);
         perf_cache_delete(f.cache, "ns", NULL, &i, sizeof i);
     }
@@ -190,7 +191,8 @@ Test(cache, expiry_frees_memory_without_a_read)
         perf_cache_set(f.cache, "ns", NULL, &i, sizeof i, "value", 5, 1000 + i);
     cr_assert_eq(stats_of(f.cache, "ns").entries, 1000);
     test_host_advance(&f.th, 3600 * 1000);
-    while (perf_cache_maintain(f.cache, 100) > 0) {}
+    while (perf_cache_maintain(f.cache, 100) > 0) {
+    }
     perf_cache_stats s = stats_of(f.cache, "ns");
     cr_assert_eq(s.entries, 0);
     cr_assert_eq(s.bytes, 0);
@@ -371,11 +373,13 @@ Test(cache, listener_hears_why_entries_leave)
     cr_assert_str_eq(seen.last_key, "a");
     set(f.cache, "b", "1", 100);
     test_host_advance(&f.th, 5000);
-    while (perf_cache_maintain(f.cache, 100) > 0) {}
+    while (perf_cache_maintain(f.cache, 100) > 0) {
+    }
     cr_assert_eq(seen.count[PERF_EVENT_EXPIRED], 1);
     set(f.cache, "c", "1", 0);
     perf_cache_invalidate_namespace(f.cache, "ns");
-    while (perf_cache_maintain(f.cache, 1000) > 0) {}
+    while (perf_cache_maintain(f.cache, 1000) > 0) {
+    }
     cr_assert_eq(seen.count[PERF_EVENT_INVALIDATED], 1);
     static char big[100000];
     for (int i = 0; i < 300; i++)
@@ -522,8 +526,7 @@ Test(cache, a_forked_child_is_told)
     pid_t child = fork();
     if (child == 0) {
         int ok = set(f.cache, "k", "w", 0) == PERF_EFORKED && !get(f.cache, "k") &&
-                 perf_cache_flush(f.cache) == PERF_EFORKED &&
-                 perf_cache_close(f.cache) == PERF_OK;
+                 perf_cache_flush(f.cache) == PERF_EFORKED && perf_cache_close(f.cache) == PERF_OK;
         _exit(ok ? 0 : 1);
     }
     int status = -1;

@@ -23,8 +23,8 @@ static bool has(perf_cache *cache, const char *ns, const char *user, const char 
 static const struct {
     const char *ns, *user, *key, *tag;
 } six[] = {
-    {"news", NULL, "k1", NULL}, {"news", "ann", "k2", "red"}, {"news", "bob", "k3", "blue"},
-    {"mail", NULL, "k1", "red"}, {"mail", "ann", "k2", NULL}, {"mail", "red", "x", "news"},
+    {"news", NULL, "k1", NULL},  {"news", "ann", "k2", "red"}, {"news", "bob", "k3", "blue"},
+    {"mail", NULL, "k1", "red"}, {"mail", "ann", "k2", NULL},  {"mail", "red", "x", "news"},
 };
 
 static void put_six(perf_cache *cache)
@@ -50,19 +50,33 @@ static unsigned mark(perf_cache *cache, int i)
         const char *ns, *pattern;
         unsigned left;
     } patterns[] = {
-        {NULL, "k*", 0x20}, {"news", "k?", 0x38}, {"mail", "k[!1]", 0x2f}, {NULL, "K*", 0x3f},
-        {NULL, "*", 0}, {"none", "*", 0x3f},
+        {NULL, "k*", 0x20}, {"news", "k?", 0x38}, {"mail", "k[!1]", 0x2f},
+        {NULL, "K*", 0x3f}, {NULL, "*", 0},       {"none", "*", 0x3f},
     };
     int rc;
     unsigned left;
     switch (i) {
-    case 0: rc = perf_cache_invalidate_namespace(cache, "news"), left = 0x38; break;
-    case 1: rc = perf_cache_invalidate_user(cache, "ann"), left = 0x2d; break;
-    case 2: rc = perf_cache_invalidate_tag(cache, "red"), left = 0x35; break;
-    case 3: rc = perf_cache_invalidate_user(cache, "news"), left = 0x3f; break;
-    case 4: rc = perf_cache_invalidate_namespace(cache, "none"), left = 0x3f; break;
-    case 5: rc = perf_cache_clear(cache), left = 0; break;
-    case 6: rc = perf_cache_invalidate_tag(cache, "news"), left = 0x1f; break;
+    case 0:
+        rc = perf_cache_invalidate_namespace(cache, "news"), left = 0x38;
+        break;
+    case 1:
+        rc = perf_cache_invalidate_user(cache, "ann"), left = 0x2d;
+        break;
+    case 2:
+        rc = perf_cache_invalidate_tag(cache, "red"), left = 0x35;
+        break;
+    case 3:
+        rc = perf_cache_invalidate_user(cache, "news"), left = 0x3f;
+        break;
+    case 4:
+        rc = perf_cache_invalidate_namespace(cache, "none"), left = 0x3f;
+        break;
+    case 5:
+        rc = perf_cache_clear(cache), left = 0;
+        break;
+    case 6:
+        rc = perf_cache_invalidate_tag(cache, "news"), left = 0x1f;
+        break;
     default:
         rc = perf_cache_invalidate_pattern(cache, patterns[i - 7].ns, patterns[i - 7].pattern);
         left = patterns[i - 7].left;
@@ -131,13 +145,15 @@ Test(invalidate, costs_the_same_for_many_and_frees_later)
             bool one_of_many = i < N;
             set_options.tag_count = by_tag && one_of_many;
             cr_assert_eq(perf_cache_put(cache, "ns", one_of_many && !by_tag ? "ann" : "bob", &i,
-                                        sizeof i, "v", 1, &set_options, NULL), PERF_OK);
+                                        sizeof i, "v", 1, &set_options, NULL),
+                         PERF_OK);
         }
         cr_assert_eq(stats_of(cache, NULL).entries, N + 1000u);
         uint64_t before = stats_of(cache, NULL).invalidations;
         uint64_t bytes = stats_of(cache, "ns").bytes;
         cr_assert_eq(by_tag ? perf_cache_invalidate_tag(cache, "mass")
-                            : perf_cache_invalidate_user(cache, "ann"), PERF_OK);
+                            : perf_cache_invalidate_user(cache, "ann"),
+                     PERF_OK);
         /* The call may pay one instalment of upkeep, and no more. */
         perf_cache_stats s = stats_of(cache, NULL);
         cr_assert_leq(s.invalidations - before, 64);
@@ -145,8 +161,9 @@ Test(invalidate, costs_the_same_for_many_and_frees_later)
         char buf[8];
         size_t len;
         for (int i = 0; i < N; i += 97)
-            cr_assert_eq(perf_cache_get_copy(cache, "ns", by_tag ? "bob" : "ann", &i, sizeof i,
-                                             buf, sizeof buf, &len), PERF_MISS);
+            cr_assert_eq(perf_cache_get_copy(cache, "ns", by_tag ? "bob" : "ann", &i, sizeof i, buf,
+                                             sizeof buf, &len),
+                         PERF_MISS);
         while (perf_cache_maintain(cache, 10000))
             ;
         s = stats_of(cache, NULL);
@@ -154,8 +171,9 @@ Test(invalidate, costs_the_same_for_many_and_frees_later)
         cr_assert_eq(s.invalidations - before, N);
         cr_assert_lt(stats_of(cache, "ns").bytes, bytes / 50);
         for (int i = N; i < N + 1000; i++)
-            cr_assert_eq(perf_cache_get_copy(cache, "ns", "bob", &i, sizeof i, buf, sizeof buf,
-                                             &len), PERF_OK);
+            cr_assert_eq(
+                perf_cache_get_copy(cache, "ns", "bob", &i, sizeof i, buf, sizeof buf, &len),
+                PERF_OK);
     }
     cr_assert_eq(perf_cache_close(cache), PERF_OK);
     cr_assert_eq(atomic_load(&th.live), 0);
@@ -172,7 +190,8 @@ static void too_many(bool patterns, int marks, const char *durable)
     for (int i = 0; i < marks; i++) {
         snprintf(name, sizeof name, patterns ? "k%d" : "user%d", i);
         cr_assert_eq(patterns ? perf_cache_invalidate_pattern(f.cache, NULL, name)
-                              : perf_cache_invalidate_user(f.cache, name), PERF_OK);
+                              : perf_cache_invalidate_user(f.cache, name),
+                     PERF_OK);
         if (i % 100 == 0)
             put(f.cache, "ns", NULL, "late", NULL);
         if (i % 1000 == 0)

@@ -11,18 +11,21 @@ struct source {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool gated, open;
-    int inside;              /* loaders that have come in, ever */
-    int status;              /* to be returned */
-    const char *value;       /* to be set; NULL: none */
-    int64_t takes_ms;        /* on the test clock */
+    int inside;        /* loaders that have come in, ever */
+    int status;        /* to be returned */
+    const char *value; /* to be set; NULL: none */
+    int64_t takes_ms;  /* on the test clock */
     struct test_host *th;
     bool await_cancel, saw_cancel;
     bool keep_stale;
     const char *tag;
     int64_t ttl_ms;
-    char stale[32];          /* what perf_load_stale showed */
+    char stale[32]; /* what perf_load_stale showed */
 };
-#define SOURCE(...) {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, ##__VA_ARGS__}
+#define SOURCE(...)                                                        \
+    {                                                                      \
+        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, ##__VA_ARGS__ \
+    }
 
 static int load(perf_load *l, void *ctx)
 {
@@ -104,17 +107,16 @@ static const char *ask(perf_cache *cache, const char *key, struct source *s, int
 }
 
 /* Waits for what a background thread is about to do; tests have a time limit of their own. */
-#define eventually(condition)       \
-    do {                            \
-        while (!(condition))        \
-            sched_yield();          \
+#define eventually(condition) \
+    do {                      \
+        while (!(condition))  \
+            sched_yield();    \
     } while (0)
 
 static void configure(perf_cache *cache, perf_namespace_options o)
 {
     o.struct_size = sizeof o;
-    cr_assert_eq(perf_cache_configure_namespace(cache, "ns", &o), PERF_OK, "%s",
-                 perf_last_error());
+    cr_assert_eq(perf_cache_configure_namespace(cache, "ns", &o), PERF_OK, "%s", perf_last_error());
 }
 
 struct asker {
@@ -431,8 +433,8 @@ Test(loader, no_such_thing_ends_the_stale_value_below_too)
     struct fixture f;
     struct source s = SOURCE(.status = PERF_MISS);
     fixture_open(&f, path);
-    configure(f.cache, (perf_namespace_options){
-                           .ttl_ms = 1000, .stale_ms = 50000, .negative_ttl_ms = 100});
+    configure(f.cache,
+              (perf_namespace_options){.ttl_ms = 1000, .stale_ms = 50000, .negative_ttl_ms = 100});
     set(f.cache, "k", "old", 0);
     perf_tier_stats t = PERF_TIER_STATS_INIT;
     perf_cache_get_tier_stats(f.cache, 0, &t);
@@ -754,11 +756,13 @@ Test(loader, a_small_buffer_is_told_the_length)
     perf_loader loader = loader_of(&s);
     for (int i = 0; i < 2; i++) { /* from the load, then from memory */
         cr_assert_eq(perf_cache_get_or_load_copy(f.cache, "ns", NULL, "k", 1, &loader, small,
-                                                 sizeof small, &len), PERF_ETOOSMALL);
+                                                 sizeof small, &len),
+                     PERF_ETOOSMALL);
         cr_assert_eq(len, 12);
     }
     cr_assert_eq(perf_cache_get_or_load_copy(f.cache, "ns", NULL, "k", 1, &loader, large,
-                                             sizeof large, &len), PERF_OK);
+                                             sizeof large, &len),
+                 PERF_OK);
     cr_assert_eq(s.inside, 1);
     fixture_close(&f);
 }
@@ -787,8 +791,7 @@ Test(loader, bad_arguments_are_named)
     cr_assert_eq(perf_cache_get_or_load(f.cache, "ns", NULL, "k", 1, NULL, &value), PERF_EINVAL);
     cr_assert_eq(perf_cache_get_or_load(f.cache, "ns", NULL, "k", 1, &loader, NULL), PERF_EINVAL);
     loader.load = NULL;
-    cr_assert_eq(perf_cache_get_or_load(f.cache, "ns", NULL, "k", 1, &loader, &value),
-                 PERF_EINVAL);
+    cr_assert_eq(perf_cache_get_or_load(f.cache, "ns", NULL, "k", 1, &loader, &value), PERF_EINVAL);
     cr_assert(strstr(perf_last_error(), "load is NULL"));
     fixture_close(&f);
 }
@@ -842,9 +845,11 @@ Test(loader, a_batch_loads_once_what_is_missing)
     perf_loader loader = many_loader(&m);
     for (int round = 0; round < 2; round++) {
         perf_lookup items[] = {
-            {.key = "a", .key_len = 1}, {.key = "b", .key_len = 1},
+            {.key = "a", .key_len = 1},
+            {.key = "b", .key_len = 1},
             {.key = "c", .key_len = 1, .buf = buf, .cap = sizeof buf},
-            {.key = "x", .key_len = 1}, {.key = "a", .key_len = 1},
+            {.key = "x", .key_len = 1},
+            {.key = "a", .key_len = 1},
             {.key = "dd", .key_len = 2, .buf = buf, .cap = 1},
         };
         cr_assert_eq(perf_cache_get_or_load_many(f.cache, "ns", NULL, items, 6, &loader, &hits),

@@ -154,9 +154,12 @@ static int down_apply(void *store, const perf_store_op *ops, size_t count)
 
 Test(tiers, a_store_that_is_down_does_not_stop_memory)
 {
-    static const perf_store_vtable down = {.struct_size = sizeof down, .name = "down",
-                                           .open = down_open, .close = down_close,
-                                           .get = down_get, .apply = down_apply};
+    static const perf_store_vtable down = {.struct_size = sizeof down,
+                                           .name = "down",
+                                           .open = down_open,
+                                           .close = down_close,
+                                           .get = down_get,
+                                           .apply = down_apply};
     struct fixture f;
     int status = PERF_EUNAVAILABLE, rc;
     perf_tier_options tier = PERF_TIER_OPTIONS_INIT;
@@ -358,8 +361,8 @@ Test(tiers, what_was_acknowledged_survives_kill_9)
                 int pair[] = {past, i}, back[2];
                 size_t len = 0;
                 cr_assert_eq(perf_cache_get_copy(cache, "ns", NULL, pair, sizeof pair, back,
-                                                 sizeof back, &len), PERF_OK,
-                             "round %d: write %d of round %d is lost", round, i, past);
+                                                 sizeof back, &len),
+                             PERF_OK, "round %d: write %d of round %d is lost", round, i, past);
                 cr_assert(len == sizeof pair && !memcmp(pair, back, len));
             }
         cr_assert_eq(stats_of(cache, NULL).damaged, 0);

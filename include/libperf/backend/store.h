@@ -45,20 +45,20 @@ enum {
 /** What a tier was configured with; passed to open. Strings are valid during open only. */
 typedef struct perf_store_config {
     size_t struct_size;
-    const char *location;   /**< file name or URL; may be NULL */
-    uint64_t max_bytes;     /**< bound of the stored bytes; 0 means the backend's default */
-    int64_t timeout_ms;     /**< longest that one call may block; 0 means the default */
-    int64_t sync;           /**< PERF_SYNC_NORMAL or PERF_SYNC_FULL (see cache.h) */
-    void *user_ctx;         /**< perf_tier_options.store_ctx */
-    const perf_host *host;  /**< allocator, clock and log to use; every member is set */
+    const char *location;  /**< file name or URL; may be NULL */
+    uint64_t max_bytes;    /**< bound of the stored bytes; 0 means the backend's default */
+    int64_t timeout_ms;    /**< longest that one call may block; 0 means the default */
+    int64_t sync;          /**< PERF_SYNC_NORMAL or PERF_SYNC_FULL (see cache.h) */
+    void *user_ctx;        /**< perf_tier_options.store_ctx */
+    const perf_host *host; /**< allocator, clock and log to use; every member is set */
 } perf_store_config;
 
 /** Where a record lives: its id, and the readable names for stores that can index them. */
 typedef struct perf_store_key {
-    const uint8_t *id;      /**< PERF_STORE_ID_SIZE bytes */
-    perf_bytes ns;          /**< namespace, UTF-8 */
-    perf_bytes user;        /**< user, may be empty */
-    perf_bytes key;         /**< the key's own bytes */
+    const uint8_t *id; /**< PERF_STORE_ID_SIZE bytes */
+    perf_bytes ns;     /**< namespace, UTF-8 */
+    perf_bytes user;   /**< user, may be empty */
+    perf_bytes key;    /**< the key's own bytes */
 } perf_store_key;
 
 /** Kinds of operation in one apply. */
@@ -101,8 +101,8 @@ typedef struct perf_store_usage {
  */
 typedef struct perf_store_vtable {
     size_t struct_size;
-    const char *name;       /**< short and stable, such as "sqlite"; used in statistics */
-    uint64_t capabilities;  /**< PERF_STORE_... flags */
+    const char *name;      /**< short and stable, such as "sqlite"; used in statistics */
+    uint64_t capabilities; /**< PERF_STORE_... flags */
 
     /** Opens; *store is the context of every later call. On failure nothing is kept open. */
     int (*open)(const perf_store_config *config, void **store);
