@@ -108,7 +108,9 @@ $(SHARED): $(OBJECTS) lib/libperf.map
 $(LINKS): $(SHARED)
 	ln -sf $(<F) $@
 
-$(PC): pkgconfig/libperf.pc.in include/libperf/version.h Makefile
+# Made every time: it depends on prefix and its kin, which may come from the command line.
+.PHONY: $(PC)
+$(PC): pkgconfig/libperf.pc.in
 	@mkdir -p $(@D)
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@exec_prefix@|$(exec_prefix)|' -e 's|@libdir@|$(libdir)|' \
 	    -e 's|@includedir@|$(includedir)|' -e 's|@version@|$(VERSION)|' \

@@ -7,9 +7,9 @@ root=$PWD/build/consumer
 rm -rf "$root"
 $MAKE --no-print-directory -s install prefix="$root" >/dev/null
 export PKG_CONFIG_PATH=$root/lib/pkgconfig
-cc -std=c11 -Wall -Wextra -Werror examples/01_cache.c $(pkg-config --cflags --libs libperf) -o "$root/shared"
+cc -std=gnu11 -Wall -Wextra -Werror examples/01_cache.c $(pkg-config --cflags --libs libperf) -o "$root/shared"
 LD_LIBRARY_PATH=$root/lib "$root/shared" >/dev/null
-cc -std=c11 examples/01_cache.c $(pkg-config --cflags libperf) "$root/lib/libperf.a" \
+cc -std=gnu11 examples/01_cache.c $(pkg-config --cflags libperf) "$root/lib/libperf.a" \
     $(pkg-config --static --libs-only-l libperf | sed 's/-lperf//') -o "$root/static"
 "$root/static" >/dev/null
 rm "$root/shared" "$root/static"
