@@ -88,7 +88,8 @@ PERF__RACY static bool perf__racy_equal(const void *racy, const void *plain, siz
 static inline void perf__racy_read(void *to, const void *from, size_t len)
 {
     if (len < 16 || len > 256) {
-        memcpy(to, from, len);
+        if (len) /* to may be NULL for nothing */
+            memcpy(to, from, len);
         return;
     }
     /* The usual small value: blocks of 16, the last one overlapping, instead of a call. */

@@ -8,6 +8,7 @@ shift
 case "$kind" in
 asan) # abort_on_error: Criterion's workers would otherwise swallow a leak
     export ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:allocator_may_return_null=1
+    export LSAN_OPTIONS=suppressions=$(dirname "$0")/lsan.supp:print_suppressions=0
     export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
     run() { "$@" --jobs 2; } ;;
 tsan)

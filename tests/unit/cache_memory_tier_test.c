@@ -642,7 +642,7 @@ Test(memory_tier, sizes_may_drift)
     static const size_t sizes[] = {60, 100, 40000, 300, 9000, 150000, 64, 2500, 30000};
     struct tier t;
     open_tier(&t);
-    static unsigned char data[150000];
+    static unsigned char data[150000 + 32];
     uint64_t n = 0;
     for (size_t phase = 0; phase < sizeof sizes / sizeof sizes[0]; phase++) {
         size_t rounds = (12u << 20) / (sizes[phase] + 64);
