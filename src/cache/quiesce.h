@@ -41,7 +41,7 @@ static inline bool perf__quiesce_begin(void)
     atomic_store_explicit(busy, atomic_load_explicit(busy, memory_order_relaxed) + 1,
                           memory_order_relaxed);
     if (perf__quiesce_needs_fence)
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        atomic_thread_fence(memory_order_seq_cst);
     atomic_signal_fence(memory_order_seq_cst); /* the compiler must keep the order, too */
     return true;
 }
