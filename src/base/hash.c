@@ -16,6 +16,31 @@ struct perf__hash128 perf__hash_bytes(struct perf__hash_key key, const void *dat
     return h;
 }
 
+perf__uint128 perf__nh_sum(const struct perf__nh_key *key, const void *data, size_t len)
+{
+    const uint8_t *p = data;
+    const uint64_t *k = key->words;
+    perf__uint128 sum = 0;
+    uint64_t a, b; /* the last two words */
+    if (len > 16) {
+        size_t left = len;
+        for (; left > 16; left -= 16, p += 16, k += 2)
+            sum += (perf__uint128)(perf__load64(p) + k[0]) * (perf__load64(p + 8) + k[1]);
+        a = perf__load64(p + left - 16);
+        b = perf__load64(p + left - 8);
+    } else if (len >= 8) {
+        a = perf__load64(p);
+        b = perf__load64(p + len - 8);
+    } else if (len >= 4) {
+        a = perf__load32(p);
+        b = perf__load32(p + len - 4);
+    } else {
+        a = len ? p[0] : 0;
+        b = len ? (uint64_t)p[len / 2] << 8 | p[len - 1] : 0;
+    }
+    return sum + (perf__uint128)(a + k[0]) * (b + k[1]);
+}
+
 void perf__nh_init(struct perf__nh_key *nh, struct perf__hash_key key)
 {
     uint64_t *words = nh->words;

@@ -122,31 +122,32 @@ struct perf__nh_key {
     uint64_t fold, length; /* odd */
 };
 
+/** The sum of NH over a string that is not of the usual 8 to 16 bytes. */
+perf__uint128 perf__nh_sum(const struct perf__nh_key *key, const void *data, size_t len);
+
 /**
  * NH, the almost-universal hash of UMAC (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC: fast
  * and secure message authentication", CRYPTO 1999), for strings up to PERF__NH_MAX bytes: one
  * multiplication for 16 bytes, an eighth of SipHash's instructions for a short key. For whoever
  * does not know the secret, any two strings collide with a probability of 2^-64 before the result
- * is folded and mixed; that is all a table needs, where nobody sees the hashes. offset tells uses
+ * is folded and mixed; that is all a table needs, where nobody sees the hashes. The last two words
+ * overlap those before them instead of being padded; the length is hashed, too. offset tells uses
  * of one secret apart.
  */
 PERF__INLINE uint64_t perf__nh(const struct perf__nh_key *key, const void *data, size_t len,
                                uint64_t offset)
 {
-    const uint8_t *p = data;
-    const uint64_t *k = key->words;
-    perf__uint128 sum = 0;
-    size_t left = len;
-    for (; left >= 16; left -= 16, p += 16, k += 2)
-        sum += (perf__uint128)(perf__load64(p) + k[0]) * (perf__load64(p + 8) + k[1]);
-    if (left) {
-        uint8_t tail[16] = {0};
-        memcpy(tail, p, left);
-        sum += (perf__uint128)(perf__load64(tail) + k[0]) * (perf__load64(tail + 8) + k[1]);
+    perf__uint128 sum;
+    if (__builtin_expect(len - 8 <= 8, 1)) {
+        const uint8_t *p = data;
+        sum = (perf__uint128)(perf__load64(p) + key->words[0]) *
+              (perf__load64(p + len - 8) + key->words[1]);
+    } else {
+        sum = perf__nh_sum(key, data, len);
     }
-    uint64_t h = (uint64_t)sum + (uint64_t)(sum >> 64) * key->fold + len * key->length + offset;
-    h = (h ^ (h >> 32)) * 0xff51afd7ed558ccdu;
-    return h ^ (h >> 32);
+    uint64_t h = (uint64_t)sum + len * key->length + offset;
+    sum = (perf__uint128)(h ^ (uint64_t)(sum >> 64)) * key->fold;
+    return (uint64_t)sum ^ (uint64_t)(sum >> 64);
 }
 
 /** Fills a secret for perf__nh from another one. */

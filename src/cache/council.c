@@ -29,7 +29,7 @@ static uint32_t buckets_for(uint32_t records)
 
 size_t perf__council_bytes(uint32_t records)
 {
-    return (size_t)records * sizeof(struct perf__record) +
+    return (size_t)records * sizeof(struct perf__council_record) +
            (size_t)buckets_for(records) * sizeof(uint16_t);
 }
 
@@ -85,7 +85,7 @@ void perf__council_resize(struct perf__council *c, uint64_t capacity, double ent
     c->entries = entries < 1 ? 1 : entries;
 }
 
-struct perf__record *perf__council_find(const struct perf__council *c, uint32_t hash)
+struct perf__council_record *perf__council_find(const struct perf__council *c, uint32_t hash)
 {
     if (c->records == NULL) {
         return NULL;
@@ -98,7 +98,7 @@ struct perf__record *perf__council_find(const struct perf__council *c, uint32_t 
     return NULL;
 }
 
-static bool is_idle(const struct perf__record *record)
+static bool is_idle(const struct perf__council_record *record)
 {
     unsigned lists = record->in_stack;
     for (int e = 0; e < PERF__EXPERTS; e++) {
@@ -153,7 +153,7 @@ void perf__council_released(struct perf__council *c, uint32_t index)
 
 unsigned perf__council_uses(struct perf__council *c, uint32_t index)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     uint8_t behind = (uint8_t)(c->epoch - record->epoch);
     record->uses = (uint8_t)(behind < 4 ? record->uses >> behind : 0);
     record->epoch = c->epoch;
@@ -176,7 +176,7 @@ static void score(struct perf__council *c, unsigned hits)
 
 void perf__council_request(struct perf__council *c, uint32_t hash, uint32_t weight)
 {
-    struct perf__record *record = perf__council_find(c, hash);
+    struct perf__council_record *record = perf__council_find(c, hash);
     uint32_t index;
     if (record == NULL) {
         index = take_record(c);
@@ -227,7 +227,7 @@ void perf__council_request(struct perf__council *c, uint32_t hash, uint32_t weig
 
 void perf__council_forget(struct perf__council *c, uint32_t hash)
 {
-    struct perf__record *record = perf__council_find(c, hash);
+    struct perf__council_record *record = perf__council_find(c, hash);
     if (record == NULL) {
         return;
     }

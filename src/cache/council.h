@@ -71,7 +71,7 @@ enum perf__list {
     PERF__LISTS
 };
 
-struct perf__record {
+struct perf__council_record {
     struct {
         uint16_t next, prev;
     } link[PERF__LANES];
@@ -90,7 +90,7 @@ struct perf__record {
 };
 
 struct perf__council {
-    struct perf__record *records; /* [records_max], the first PERF__LISTS are list heads */
+    struct perf__council_record *records; /* [records_max], the first PERF__LISTS are list heads */
     uint16_t *buckets;            /* [bucket_mask + 1] */
     uint32_t records_max, records_used;
     uint32_t bucket_mask;
@@ -130,7 +130,7 @@ void perf__council_request(struct perf__council *, uint32_t hash, uint32_t weigh
 /* The key is gone for a reason other than room: nobody holds it now. */
 void perf__council_forget(struct perf__council *, uint32_t hash);
 /* The record of a hash, or NULL. */
-struct perf__record *perf__council_find(const struct perf__council *, uint32_t hash);
+struct perf__council_record *perf__council_find(const struct perf__council *, uint32_t hash);
 
 /* ---- between council.c and experts.c ---- */
 
@@ -148,7 +148,7 @@ unsigned perf__council_uses(struct perf__council *, uint32_t index);
 static inline void perf__council_push(struct perf__council *c, enum perf__lane lane,
                                       enum perf__list list, uint32_t index)
 {
-    struct perf__record *records = c->records;
+    struct perf__council_record *records = c->records;
     uint32_t head = list, first = records[head].link[lane].next;
     records[index].link[lane].next = (uint16_t)first;
     records[index].link[lane].prev = (uint16_t)head;
@@ -160,7 +160,7 @@ static inline void perf__council_push(struct perf__council *c, enum perf__lane l
 static inline void perf__council_pull(struct perf__council *c, enum perf__lane lane,
                                       enum perf__list list, uint32_t index)
 {
-    struct perf__record *records = c->records;
+    struct perf__council_record *records = c->records;
     uint16_t next = records[index].link[lane].next, prev = records[index].link[lane].prev;
     records[prev].link[lane].next = next;
     records[next].link[lane].prev = prev;
@@ -177,7 +177,7 @@ static inline uint32_t perf__council_back(const struct perf__council *c, enum pe
 static inline void perf__council_holds(struct perf__council *c, enum perf__expert expert,
                                        uint32_t index, bool holds)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     unsigned bit = 1u << expert;
     unsigned resident = holds ? record->resident | bit : record->resident & ~bit;
     if (resident != record->resident) {

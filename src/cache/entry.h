@@ -87,17 +87,18 @@ PERF__RACY static bool perf__racy_equal(const void *racy, const void *plain, siz
 #else
 static inline void perf__racy_read(void *to, const void *from, size_t len)
 {
-    if (len < 16 || len > 256) {
-        if (len) /* to may be NULL for nothing */
-            memcpy(to, from, len);
-        return;
-    }
-    /* The usual small value: blocks of 16, the last one overlapping, instead of a call. */
+    /* The usual small value: two blocks, overlapping as need be, instead of a call. */
     const unsigned char *f = from;
     unsigned char *t = to;
-    for (size_t i = 0; i < len - 16; i += 16)
-        memcpy(t + i, f + i, 16);
-    memcpy(t + len - 16, f + len - 16, 16);
+    if (__builtin_expect(len - 32 <= 64 - 32, 1)) {
+        memcpy(t, f, 32);
+        memcpy(t + len - 32, f + len - 32, 32);
+    } else if (len - 16 <= 32 - 16) {
+        memcpy(t, f, 16);
+        memcpy(t + len - 16, f + len - 16, 16);
+    } else if (len) { /* to may be NULL for nothing */
+        memcpy(to, from, len);
+    }
 }
 static inline void perf__racy_write(void *to, const void *from, size_t len)
 {
@@ -105,13 +106,25 @@ static inline void perf__racy_write(void *to, const void *from, size_t len)
 }
 static inline bool perf__racy_equal(const void *racy, const void *plain, size_t len)
 {
-    if (__builtin_expect(len == 16, 1)) { /* the usual key: two words, no call */
-        uint64_t a[2], b[2];
-        memcpy(a, racy, 16);
-        memcpy(b, plain, 16);
-        return !((a[0] ^ b[0]) | (a[1] ^ b[1]));
+    const unsigned char *r = racy, *p = plain;
+    uint64_t a, b, differ = 0;
+    if (__builtin_expect(len - 8 > 8, 0)) { /* not the usual key */
+        size_t i = 0;
+        for (; i + 8 <= len; i += 8) {
+            memcpy(&a, r + i, 8);
+            memcpy(&b, p + i, 8);
+            differ |= a ^ b;
+        }
+        for (; i < len; i++)
+            differ |= r[i] ^ p[i];
+        return !differ;
     }
-    return memcmp(racy, plain, len) == 0;
+    memcpy(&a, r, 8);
+    memcpy(&b, p, 8);
+    differ = a ^ b;
+    memcpy(&a, r + len - 8, 8);
+    memcpy(&b, p + len - 8, 8);
+    return !(differ | (a ^ b));
 }
 #endif
 

@@ -18,7 +18,7 @@ static bool has(const struct perf__council *c, enum perf__list list, enum perf__
 static void move_to(struct perf__council *c, enum perf__expert e, enum perf__lane lane,
                     enum perf__list list, uint32_t index)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     if (record->list[e] != 0) {
         perf__council_pull(c, lane, (enum perf__list)record->list[e], index);
     }
@@ -56,7 +56,7 @@ static void s3_evict(struct perf__council *c)
     bool small = c->held[LIST_S3_SMALL] >= small_room || !has(c, LIST_S3_MAIN, LANE_S3);
     small = small && has(c, LIST_S3_SMALL, LANE_S3);
     uint32_t victim = perf__council_back(c, LANE_S3, small ? LIST_S3_SMALL : LIST_S3_MAIN);
-    struct perf__record *record = &c->records[victim];
+    struct perf__council_record *record = &c->records[victim];
     if (small ? record->s3_uses >= 2 : record->s3_uses > 0) {
         record->s3_uses = (small ? 0u : record->s3_uses - 1u) & 3;
         move_to(c, PERF__S3FIFO, LANE_S3, LIST_S3_MAIN, victim);
@@ -75,7 +75,7 @@ static void s3_evict(struct perf__council *c)
 
 static bool s3fifo(struct perf__council *c, uint32_t index)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     uint8_t at = record->list[PERF__S3FIFO];
     if (at == LIST_S3_SMALL || at == LIST_S3_MAIN) {
         record->s3_uses = (record->s3_uses < 3 ? record->s3_uses + 1u : 3u) & 3;
@@ -109,7 +109,7 @@ static void lirs_stack(struct perf__council *c, uint32_t index)
 
 static void lirs_set(struct perf__council *c, uint32_t index, bool lir)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     c->lir -= record->lir ? record->weight : 0;
     record->lir = lir;
     c->lir += lir ? record->weight : 0;
@@ -167,7 +167,7 @@ static void lirs_evict(struct perf__council *c)
 
 static bool lirs(struct perf__council *c, uint32_t index)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     uint64_t queue_room = c->capacity / LIRS_QUEUE_PART;
     queue_room = queue_room > record->weight ? queue_room : record->weight;
     uint64_t lir_room = c->capacity - queue_room;
@@ -230,7 +230,7 @@ static void arc_trim(struct perf__council *c)
 
 static bool arc(struct perf__council *c, uint32_t index)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     uint8_t at = record->list[PERF__ARC];
     if (at == LIST_ARC_RECENT || at == LIST_ARC_FREQUENT) {
         move_to(c, PERF__ARC, LANE_ARC, LIST_ARC_FREQUENT, index);
@@ -337,7 +337,7 @@ static bool tinylfu_20(struct perf__council *c, uint32_t index)
  * Uses per weight are rounded to powers of two. All records of such a class have the same term to
  * add, so their order of rank is their order of use, and a queue a class replaces the heap.
  */
-static unsigned gdsf_class(const struct perf__record *record)
+static unsigned gdsf_class(const struct perf__council_record *record)
 {
     uint64_t ratio = (uint64_t)record->weight * 16 / (record->uses ? record->uses : 1);
     unsigned class = 63u - (unsigned)__builtin_clzll(ratio | 1);
@@ -346,7 +346,7 @@ static unsigned gdsf_class(const struct perf__record *record)
 
 static void gdsf_leave(struct perf__council *c, uint32_t index)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     unsigned list = record->list[PERF__GDSF];
     if (list != 0) {
         move_to(c, PERF__GDSF, LANE_GDSF, (enum perf__list)0, index);
@@ -374,7 +374,7 @@ static uint32_t gdsf_least(const struct perf__council *c, double *rank)
 
 static bool gdsf(struct perf__council *c, uint32_t index)
 {
-    struct perf__record *record = &c->records[index];
+    struct perf__council_record *record = &c->records[index];
     if (!c->sized) {
         return false;
     }
@@ -412,7 +412,7 @@ static const struct {
 bool perf__expert_request(struct perf__council *c, enum perf__expert e, uint32_t index)
 {
     bool hit = experts[e].request(c, index);
-    const struct perf__record *record = &c->records[index];
+    const struct perf__council_record *record = &c->records[index];
     uint8_t list = record->list[e];
     bool ghost = list == LIST_S3_GHOST || list == LIST_LIRS_GHOST;
     bool holds = (list != 0 && !ghost) || (e == PERF__LIRS && record->lir);

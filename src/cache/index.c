@@ -4,7 +4,7 @@
 
 #include <sys/mman.h>
 
-enum { FIRST_SIZE = 16, SPLIT_AT = 8 /* entries a bucket, of ten */ };
+enum { FIRST_SIZE = 16, SPLIT_AT = 6 /* entries a bucket, of ten */ };
 
 static void *reserve(size_t bytes)
 {

@@ -81,7 +81,8 @@ static inline uint8_t perf__index_tag(uint64_t hash)
 static inline uint32_t perf__index_place(uint64_t shape, uint32_t hash)
 {
     uint32_t size = (uint32_t)shape, at = hash & (size - 1);
-    return at < (uint32_t)(shape >> 32) ? hash & (2 * size - 1) : at;
+    uint32_t is_split = at < (uint32_t)(shape >> 32);
+    return at | (hash & size & -is_split); /* no branch: nothing could predict it */
 }
 
 /* Bits 0..9: the slots with this tag. No lock. */

@@ -9,8 +9,7 @@
  */
 #include "../base/alloc.h"
 #include "../base/status.h"
-#include "quiesce.h"
-#include "shard.h"
+#include "memory_plain.h"
 #include "value.h"
 
 enum { TRIES = 64 };
@@ -70,14 +69,33 @@ static inline enum look look(struct perf__shard *shard, const struct perf__key *
                : DISTURBED;
 }
 
-/* Counts a use; the entry may be gone by now. */
-static __attribute__((noinline)) void count_use(const struct sight *s, uint32_t meta)
+void perf__memory_count_use(struct perf__entry *entry, const struct perf__bucket *bucket,
+                            uint64_t version)
 {
     if (!perf__quiesce_begin())
         return;
-    if (atomic_load_explicit(&s->bucket->version, memory_order_relaxed) == s->version)
-        perf__policy_count_use(&s->entry->node, meta);
+    if (atomic_load_explicit(&bucket->version, memory_order_relaxed) == version) {
+        uint32_t meta = atomic_load_explicit(&entry->node.meta, memory_order_relaxed);
+        if (perf__policy_wants_hit(meta))
+            perf__policy_count_use(&entry->node, meta);
+    }
     perf__quiesce_end();
+}
+
+bool perf__memory_search_plain(const struct perf__memory_tier *tier,
+                               const struct perf__plain *want)
+{
+    struct perf__spot spot = perf__memory_spot(tier, want->hash);
+    spot.version = atomic_load_explicit(&spot.bucket->version, memory_order_acquire);
+    const struct perf__bucket *bucket = spot.version % 2 ? NULL : spot.bucket;
+    for (int links = 8; bucket && links; links--) {
+        uint32_t hits = perf__bucket_match(bucket, perf__index_tag(want->hash));
+        for (; hits; hits &= hits - 1)
+            if (perf__memory_take(tier, &spot, perf__memory_slot(spot.shard, bucket, hits), want))
+                return true;
+        bucket = perf__bucket_next(&spot.shard->index, bucket);
+    }
+    return false;
 }
 
 /* Tells the policy. */
@@ -85,8 +103,8 @@ static inline void count_hit(struct perf__shard *shard, const struct sight *s, u
 {
     uint32_t meta = atomic_load_explicit(&s->entry->node.meta, memory_order_relaxed);
     if (__builtin_expect(perf__policy_wants_hit(meta), 0))
-        count_use(s, meta);
-    perf__policy_note(&shard->policy, hash);
+        perf__memory_count_use(s->entry, s->bucket, s->version);
+    perf__policy_note(&shard->policy, hash, perf__thread_slot());
 }
 
 static inline void describe(struct perf__hit *hit, const struct perf__parts *parts)
@@ -100,54 +118,6 @@ static inline void describe(struct perf__hit *hit, const struct perf__parts *par
 }
 
 /* ----------------------------------------------------------------- copies */
-
-bool perf__memory_get_plain(struct perf__memory_tier *tier, const struct perf__key *key, void *buf,
-                            size_t cap, size_t *len)
-{
-    struct perf__shard *shard = perf__shard_of(tier, key->hash);
-    uint32_t hash = (uint32_t)key->hash;
-    uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_acquire);
-    struct sight s;
-    if (key->key_len > UINT8_MAX)
-        return false;
-    s.bucket = &shard->index.buckets[perf__index_place(shape, hash)];
-    s.version = atomic_load_explicit(&s.bucket->version, memory_order_acquire);
-    /* One comparison for namespace and key length. */
-    uint64_t header = (uint64_t)key->ns << 8 | key->key_len;
-    uint8_t tag = perf__index_tag(key->hash);
-    const struct perf__bucket *bucket = s.bucket;
-    for (int links = 4; bucket && links;
-         bucket = perf__bucket_next(&shard->index, bucket), links--) {
-        for (uint32_t hits = perf__bucket_match(bucket, tag); hits; hits &= hits - 1) {
-            uint32_t ref =
-                atomic_load_explicit(&bucket->refs[__builtin_ctz(hits)], memory_order_relaxed);
-            struct perf__entry *e = s.entry = perf__entry_at(shard, ref);
-            const unsigned char *at = (const unsigned char *)(e + 1);
-            if (at > shard->limit)
-                return false;
-            uint64_t a = atomic_load_explicit(&e->a, memory_order_relaxed);
-            uint64_t b = atomic_load_explicit(&e->b, memory_order_relaxed);
-            uint32_t meta = perf__entry_flags(e);
-            size_t size = (uint16_t)(b >> 8);
-            if ((a & 0xffffff) != header || meta & (PERF__ENTRY_EXTENDED | PERF__ENTRY_USER) ||
-                key->key_len + size > (size_t)(shard->limit - at) ||
-                !perf__racy_equal(at, key->key, key->key_len))
-                continue;
-            if ((int64_t)(b >> 24) <= atomic_load_explicit(&tier->suspect, memory_order_acquire) ||
-                size > cap)
-                return false;
-            perf__racy_read(buf, at + key->key_len, size);
-            if (s.version % 2 || !still_whole(&s))
-                return false;
-            if (__builtin_expect(perf__policy_wants_hit(meta), 0))
-                count_use(&s, meta);
-            perf__policy_note(&shard->policy, hash);
-            *len = size;
-            return true;
-        }
-    }
-    return false;
-}
 
 static int copy_locked(struct perf__shard *shard, const struct perf__key *key, int64_t now,
                        void *buf, size_t cap, size_t *len, struct perf__hit *hit)
@@ -275,36 +245,4 @@ int perf__memory_get(struct perf__memory_tier *tier, const struct perf__key *key
         pause_briefly();
     }
     return value_locked(shard, key, now, out, hit);
-}
-
-/* --------------------------------------------------------------- prefetch */
-
-void perf__memory_prefetch_bucket(struct perf__memory_tier *tier, const struct perf__key *key)
-{
-    const struct perf__shard *shard = perf__shard_of(tier, key->hash);
-    uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
-    __builtin_prefetch(&shard->index.buckets[perf__index_place(shape, (uint32_t)key->hash)], 1);
-}
-
-void perf__memory_prefetch(struct perf__memory_tier *tier, const struct perf__key *keys,
-                           size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        const struct perf__shard *shard = perf__shard_of(tier, keys[i].hash);
-        uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
-        __builtin_prefetch(&shard->index.buckets[perf__index_place(shape, (uint32_t)keys[i].hash)]);
-    }
-    for (size_t i = 0; i < count; i++) {
-        const struct perf__shard *shard = perf__shard_of(tier, keys[i].hash);
-        uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
-        const struct perf__bucket *b =
-            &shard->index.buckets[perf__index_place(shape, (uint32_t)keys[i].hash)];
-        uint32_t hits = perf__bucket_match(b, perf__index_tag(keys[i].hash));
-        if (!hits)
-            continue;
-        uint32_t ref = atomic_load_explicit(&b->refs[__builtin_ctz(hits)], memory_order_relaxed);
-        const char *entry = (const char *)perf__entry_at(shard, ref);
-        __builtin_prefetch(entry);
-        __builtin_prefetch(entry + 64);
-    }
 }

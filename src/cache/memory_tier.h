@@ -139,25 +139,9 @@ void perf__memory_set_event_mask(struct perf__memory_tier *tier, uint64_t mask);
 int perf__memory_get_copy(struct perf__memory_tier *tier, const struct perf__key *key, int64_t now,
                           void *buf, size_t cap, size_t *len, struct perf__hit *hit);
 
-/*
- * The same for the plainest case, which is the usual one: an entry without user, end, tags or
- * length beyond the header's fields, undisturbed. False: nothing is known, ask get_copy. As
- * little as possible is computed here (callgrind: 60 instead of 250 instructions), since with
- * so few instructions the processor overlaps the cache misses of neighbouring calls.
- */
-bool perf__memory_get_plain(struct perf__memory_tier *tier, const struct perf__key *key, void *buf,
-                            size_t cap, size_t *len);
-
 /* The same as a perf_value (see value.h): small values as a copy, large ones pinned. */
 int perf__memory_get(struct perf__memory_tier *tier, const struct perf__key *key, int64_t now,
                      perf_value **value, struct perf__hit *hit);
-
-/* Starts the memory accesses of count keys, so that the gets that follow overlap. */
-void perf__memory_prefetch(struct perf__memory_tier *tier, const struct perf__key *keys,
-                           size_t count);
-
-/* Starts the first memory access of a put that will follow. */
-void perf__memory_prefetch_bucket(struct perf__memory_tier *tier, const struct perf__key *key);
 
 /*
  * Writes. PERF_OK with *version; PERF_EEXISTS, PERF_MISS, PERF_ECONFLICT by mode or watch;

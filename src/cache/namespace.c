@@ -105,6 +105,7 @@ static int namespace_new(struct perf__namespaces *set, const char *name, size_t 
     ns->memory_sip = perf__sip_begin(set->secret);
     perf__sip_bytes(&ns->memory_sip, name, len);
     ns->nh_offset = perf__hash_bytes(set->secret, name, len).hi;
+    ns->header = (uint64_t)ns->id << 8;
     ns->store_sip = perf__sip_begin(store_key);
     perf__sip_bytes(&ns->store_sip, name, len);
     atomic_store(&ns->policy, &default_policy);

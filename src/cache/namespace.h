@@ -50,6 +50,7 @@ struct perf__namespace {
     uint16_t id;
     struct perf__sip memory_sip; /* hash state after the name: keyed by the process's secret */
     uint64_t nh_offset;          /* tells its keys from those of other namespaces */
+    uint64_t header;             /* id << 8, as in the entries of memory */
     struct perf__sip store_sip;  /* the same with the fixed key of shared records */
     _Atomic(const struct perf__policy_ns *) policy;
     struct perf__counters counts;
@@ -82,16 +83,20 @@ struct perf__namespace *perf__namespace_find(struct perf__namespaces *set, const
 int perf__namespace_get_slow(struct perf__namespaces *set, const char *name,
                              struct perf__namespace **ns);
 
-static inline int perf__namespace_get(struct perf__namespaces *set, const char *name,
-                                      struct perf__namespace **ns)
+/* The namespace of a name that was asked for from about here before, or NULL. */
+static inline struct perf__namespace *perf__namespace_known(struct perf__namespaces *set,
+                                                            const char *name)
 {
     struct perf__namespace *memo = atomic_load_explicit(
         &set->memo[((uintptr_t)name >> 3) % PERF__NS_MEMO], memory_order_acquire);
-    if (__builtin_expect(memo && name && !strcmp(memo->name, name), 1)) {
-        *ns = memo;
-        return PERF_OK;
-    }
-    return perf__namespace_get_slow(set, name, ns);
+    return __builtin_expect(memo && name && !strcmp(memo->name, name), 1) ? memo : NULL;
+}
+
+static inline int perf__namespace_get(struct perf__namespaces *set, const char *name,
+                                      struct perf__namespace **ns)
+{
+    *ns = perf__namespace_known(set, name);
+    return __builtin_expect(*ns != NULL, 1) ? PERF_OK : perf__namespace_get_slow(set, name, ns);
 }
 
 /* The namespace with this number, or NULL. */

@@ -307,7 +307,7 @@ void perf__policy_insert(struct perf__policy *p, uint32_t ref)
     council_request(p, node->hash, weight);
     uint32_t meta = 0;
     if (full(p)) {
-        struct perf__record *record = perf__council_find(&p->council, node->hash);
+        struct perf__council_record *record = perf__council_find(&p->council, node->hash);
         if (record != NULL) {
             record->real = ref;
             meta = (uint32_t)record->resident << PERF__META_LIST_SHIFT;
@@ -361,7 +361,7 @@ void perf__policy_move(struct perf__policy *p, uint32_t old_ref, uint32_t new_re
     *(node->prev ? &node_at(p, node->prev)->next : &list->newest) = new_ref;
     *(node->next ? &node_at(p, node->next)->prev : &list->oldest) = new_ref;
     if (full(p)) {
-        struct perf__record *record = perf__council_find(&p->council, node->hash);
+        struct perf__council_record *record = perf__council_find(&p->council, node->hash);
         if (record != NULL && record->real == old_ref) {
             record->real = new_ref;
         }
@@ -477,7 +477,7 @@ uint32_t perf__policy_victim(struct perf__policy *p)
         __builtin_prefetch(ghost_bucket(p, node->hash), 1);
         ghost_add(p, node->hash);
     } else {
-        struct perf__record *record = perf__council_find(&p->council, node->hash);
+        struct perf__council_record *record = perf__council_find(&p->council, node->hash);
         if (record != NULL) {
             record->real = 0;
         }

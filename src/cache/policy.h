@@ -135,11 +135,11 @@ static inline void perf__policy_count_use(struct perf__node *node, uint32_t meta
                                           memory_order_relaxed);
 }
 
-/* Notes a hit for the council, without the lock. */
-static inline void perf__policy_note(const struct perf__policy *p, uint32_t hash)
+/* Notes a hit for the council, without the lock. thread: perf__thread_slot(). */
+static inline void perf__policy_note(const struct perf__policy *p, uint32_t hash, int thread)
 {
     if (perf__policy_sampled(p, hash)) {
-        struct perf__log *log = &p->logs[(unsigned)perf__thread_slot() % PERF__LOG_LANES];
+        struct perf__log *log = &p->logs[(unsigned)thread % PERF__LOG_LANES];
         uint32_t used = atomic_load_explicit(&log->used, memory_order_relaxed);
         if (used < PERF__LOG_SIZE) {
             atomic_store_explicit(&log->hash[used], hash, memory_order_relaxed);
@@ -154,7 +154,7 @@ static inline void perf__policy_hit(const struct perf__policy *p, struct perf__n
     uint32_t meta = atomic_load_explicit(&node->meta, memory_order_relaxed);
     if (perf__policy_wants_hit(meta))
         perf__policy_count_use(node, meta);
-    perf__policy_note(p, node->hash);
+    perf__policy_note(p, node->hash, perf__thread_slot());
 }
 
 #endif

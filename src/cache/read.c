@@ -4,6 +4,7 @@
  * what was found there. Any thread; a memory hit takes no lock.
  */
 #include "cache_impl.h"
+#include "memory_plain.h"
 
 #include <string.h>
 
@@ -315,21 +316,70 @@ int perf_cache_get(perf_cache *cache, const char *ns, const char *user, const vo
     return rc;
 }
 
-int perf_cache_get_copy(perf_cache *cache, const char *ns, const char *user, const void *key,
-                        size_t key_len, void *buf, size_t cap, size_t *len)
+static __attribute__((noinline)) int get_copy(perf_cache *cache, const char *ns, const char *user,
+                                              const void *key, size_t key_len, void *buf,
+                                              size_t cap, size_t *len)
 {
     struct perf__op op;
-    int rc = perf__op_begin_inline(&op, cache, ns, user, key, key_len);
+    int rc = perf__op_begin(&op, cache, ns, user, key, key_len);
     if (rc)
         return rc;
     if (!len || (!buf && cap))
         return perf__fail(PERF_EINVAL, "%s is NULL; give a place for it", len ? "buf" : "len");
-    if (!op.key.user_len && perf__op_uses_memory(&op) &&
-        perf__memory_get_plain(cache->memory, &op.key, buf, cap, len)) {
+    struct perf__plain want = {.hash = op.key.hash,
+                               .key = key,
+                               .key_len = key_len,
+                               .header = op.ns->header | key_len,
+                               .buf = buf,
+                               .cap = cap,
+                               .len = len,
+                               .thread = perf__thread_slot()};
+    if (!op.key.user_len && key_len <= PERF__NH_MAX && want.thread > 0 &&
+        perf__op_uses_memory(&op) && perf__memory_search_plain(cache->memory, &want)) {
         perf__count(&op, PERF__MEMORY_HITS, 1);
         return PERF_OK;
     }
     return get(&op, &(struct perf__out){.buf = buf, .cap = cap, .len = len});
+}
+
+/* The namespace, if its entries may be looked for by perf__memory_get_plain. */
+static inline struct perf__namespace *plain_namespace(perf_cache *cache, const char *ns,
+                                                      const char *user)
+{
+    if (user || !cache || cache->fork_generation != perf__fork_generation)
+        return NULL;
+    struct perf__namespace *space = perf__namespace_known(&cache->namespaces, ns);
+    return space && atomic_load_explicit(&space->policy, memory_order_acquire)->tiers & 1 ? space
+                                                                                          : NULL;
+}
+
+static inline bool plain_lookup(const void *key, size_t key_len, const void *buf, size_t cap)
+{
+    return key && key_len - 1 < PERF__NH_MAX && (buf || !cap);
+}
+
+int perf_cache_get_copy(perf_cache *cache, const char *ns, const char *user, const void *key,
+                        size_t key_len, void *buf, size_t cap, size_t *len)
+{
+    struct perf__namespace *space = plain_namespace(cache, ns, user);
+    struct perf__plain want = {.key = key,
+                               .key_len = key_len,
+                               .buf = buf,
+                               .cap = cap,
+                               .len = len,
+                               .thread = perf__thread_slot_cached};
+    if (!space || !len || !plain_lookup(key, key_len, buf, cap))
+        goto others;
+    if (want.thread <= 0)
+        goto others;
+    want.hash = perf__nh(&cache->namespaces.nh, key, key_len, space->nh_offset);
+    want.header = space->header | key_len;
+    if (!perf__memory_get_plain(cache->memory, &want))
+        goto others;
+    perf__counters_add_at(&space->counts, want.thread, PERF__MEMORY_HITS, 1);
+    return PERF_OK;
+others:
+    return get_copy(cache, ns, user, key, key_len, buf, cap, len);
 }
 
 int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const void *key,
@@ -359,12 +409,6 @@ int perf_cache_ttl(perf_cache *cache, const char *ns, const char *user, const vo
 /* Memory's answer for one item; true when the item is settled. */
 static bool item_from_memory(const struct perf__op *op, perf_lookup *item, bool plain, int64_t *now)
 {
-    if (item->buf && !op->key.user_len && perf__op_uses_memory(op) &&
-        perf__memory_get_plain(op->cache->memory, &op->key, item->buf, item->cap, &item->len)) {
-        perf__count(op, PERF__MEMORY_HITS, 1);
-        item->status = PERF_OK;
-        return true;
-    }
     struct perf__hit hit;
     perf_value *value = NULL;
     struct perf__out out = {item->buf ? NULL : &value, item->buf, item->cap, &item->len};
@@ -411,6 +455,71 @@ static void items_from_tiers(const struct perf__op *ops, perf_lookup *const *ite
     }
 }
 
+/*
+ * Settles those items of a group that are plain and in memory, and lists the others in rest. The
+ * work goes in three passes, so that the cache misses of all items overlap.
+ */
+static size_t plain_items(perf_cache *cache, struct perf__namespace *space, perf_lookup *items,
+                          size_t count, perf_lookup **rest)
+{
+    const struct perf__memory_tier *memory = cache->memory;
+    struct perf__spot spots[GROUP];
+    struct perf__entry *entries[GROUP];
+    uint64_t hashes[GROUP];
+    size_t left = 0;
+    const int thread = perf__thread_slot();
+    for (size_t i = 0; i < count; i++) {
+        const perf_lookup *item = &items[i];
+        spots[i].bucket = NULL;
+        if (__builtin_expect(
+                item->buf && plain_lookup(item->key, item->key_len, item->buf, item->cap), 1)) {
+            hashes[i] =
+                perf__nh(&cache->namespaces.nh, item->key, item->key_len, space->nh_offset);
+            spots[i] = perf__memory_spot(memory, hashes[i]);
+            __builtin_prefetch(spots[i].bucket);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct perf__spot *spot = &spots[i];
+        entries[i] = NULL;
+        if (__builtin_expect(!spot->bucket, 0))
+            continue;
+        spot->version = atomic_load_explicit(&spot->bucket->version, memory_order_acquire);
+        uint32_t match = perf__bucket_match(spot->bucket, perf__index_tag(hashes[i]));
+        if (__builtin_expect(match && !(spot->version % 2), 1)) {
+            const char *entry = (const char *)(entries[i] = perf__memory_slot(spot->shard,
+                                                                              spot->bucket, match));
+            __builtin_prefetch(entry);
+            __builtin_prefetch(entry + 64);
+            __builtin_prefetch(entry + 111); /* of small entries, seldom more than a third line */
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        perf_lookup *item = &items[i];
+        struct perf__plain want = {.hash = hashes[i],
+                                   .key = item->key,
+                                   .key_len = item->key_len,
+                                   .header = space->header | item->key_len,
+                                   .buf = item->buf,
+                                   .cap = item->cap,
+                                   .len = &item->len,
+                                   .thread = thread};
+        if (__builtin_expect(
+                entries[i] && perf__memory_take(memory, &spots[i], entries[i], &want), 1)) {
+            item->status = PERF_OK;
+        } else {
+            struct perf__plain again = want;
+            if (spots[i].bucket && perf__memory_search_plain(memory, &again))
+                item->status = PERF_OK;
+            else
+                rest[left++] = item;
+        }
+    }
+    if (left < count)
+        perf__counters_add_at(&space->counts, thread, PERF__MEMORY_HITS, count - left);
+    return left;
+}
+
 int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_lookup *items,
                    size_t count, bool plain)
 {
@@ -420,29 +529,34 @@ int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_loo
         items[i].value = NULL;
         items[i].len = 0;
     }
+    struct perf__namespace *space = plain_namespace(cache, ns, user);
+    if (perf__thread_slot() == 0)
+        space = NULL;
     for (size_t first = 0; first < count; first += GROUP) {
         size_t n = count - first < GROUP ? count - first : GROUP, missing = 0;
         struct perf__op ops[GROUP];
-        struct perf__key keys[GROUP];
-        perf_lookup *missed[GROUP];
+        perf_lookup *rest[GROUP];
+        if (space) {
+            n = plain_items(cache, space, items + first, n, rest);
+        } else {
+            for (size_t i = 0; i < n; i++)
+                rest[i] = &items[first + i];
+        }
         for (size_t i = 0; i < n; i++) {
-            const perf_lookup *item = &items[first + i];
-            int rc = perf__op_begin_inline(&ops[i], cache, ns, user, item->key, item->key_len);
+            int rc = perf__op_begin(&ops[i], cache, ns, user, rest[i]->key, rest[i]->key_len);
             if (rc)
                 return rc;
-            keys[i] = ops[i].key;
         }
-        perf__memory_prefetch(cache->memory, keys, n);
         for (size_t i = 0; i < n; i++) {
-            if (item_from_memory(&ops[i], &items[first + i], plain, &now))
+            if (item_from_memory(&ops[i], rest[i], plain, &now))
                 continue;
             ops[missing] = ops[i];
-            missed[missing++] = &items[first + i];
+            rest[missing++] = rest[i];
         }
         if (missing && cache->tier_count) {
             if (!now)
                 now = perf__cache_now(cache);
-            items_from_tiers(ops, missed, missing, now);
+            items_from_tiers(ops, rest, missing, now);
             perf__events_deliver(&cache->events);
         }
     }
@@ -473,12 +587,17 @@ int perf_cache_get_many(perf_cache *cache, const char *ns, const char *user, per
         perf__items_settle(items, count);
         return rc;
     }
-    size_t missed = perf__items_settle(items, count), found = 0;
+    size_t missed = 0, found = 0;
+    for (size_t i = 0; i < count; i++) {
+        found += items[i].status == PERF_OK;
+        if (__builtin_expect(items[i].status == PERF__ITEM_ABSENT, 0)) {
+            items[i].status = PERF_MISS;
+            missed++;
+        }
+    }
     struct perf__namespace *space = NULL;
     if (missed && !perf__namespace_get(&cache->namespaces, ns, &space))
         perf__counters_add(&space->counts, PERF__MISSES, missed);
-    for (size_t i = 0; i < count; i++)
-        found += items[i].status == PERF_OK;
     if (hits)
         *hits = found;
     return PERF_OK;

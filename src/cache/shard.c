@@ -50,7 +50,6 @@ static void policy_free(void *ctx, void *block)
 
 int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, int64_t now)
 {
-    const size_t huge_from = (size_t)32 << 20;
     size_t share = shard->max_bytes;
     shard->tier = tier;
     if (pthread_mutex_init(&shard->mutex, NULL))
@@ -58,7 +57,7 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
     /* Four times the share in address space, so that free runs find room in one piece; 32 GiB is
      * what a reference reaches. */
     size_t reserve = share * 4 + ((size_t)64 << 20), most = (size_t)32 << 30;
-    if (perf__slab_open(&shard->slab, reserve < most ? reserve : most, share >= huge_from) ||
+    if (perf__slab_open(&shard->slab, reserve < most ? reserve : most) ||
         perf__index_open(&shard->index, share / ENTRY_MIN))
         goto failed;
     shard->base = shard->slab.base;

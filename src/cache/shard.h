@@ -57,7 +57,7 @@ struct perf__memory_tier {
     void *block; /* of the shards, before alignment */
 };
 
-static inline struct perf__shard *perf__shard_of(struct perf__memory_tier *tier, uint64_t hash)
+static inline struct perf__shard *perf__shard_of(const struct perf__memory_tier *tier, uint64_t hash)
 {
     return &tier->shards[hash >> 40 & (tier->shard_count - 1)];
 }

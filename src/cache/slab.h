@@ -41,15 +41,18 @@ struct perf__slab {
     uint32_t top;             /* pages from here on were never used */
     uint64_t committed;       /* pages that count: in use, or free and resident */
     uint64_t free_committed;  /* of these: in free runs */
-    bool huge;                /* still on huge pages */
     bool freed;               /* since the last perf__quiesce_wait */
     struct perf__class classes[PERF__SLAB_CLASSES];
     uint32_t resident_runs[PERF__RUN_LISTS]; /* free runs whose pages are resident */
     uint32_t returned_runs[PERF__RUN_LISTS]; /* free runs given back to the kernel */
 };
 
+/* Mapped behind the arena, so that a read of any entry by 16-bit lengths, even garbage ones, is
+ * a read of memory. */
+enum { PERF__SLAB_TAIL = 256 << 10 };
+
 /* reserve: bytes of address space. 0 or PERF_ENOMEM. */
-int perf__slab_open(struct perf__slab *slab, size_t reserve, bool huge);
+int perf__slab_open(struct perf__slab *slab, size_t reserve);
 void perf__slab_close(struct perf__slab *slab);
 
 /* Bytes in use: pages, and what describes them. */

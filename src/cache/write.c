@@ -7,6 +7,7 @@
  * for the tiers' commit happens after it. Any thread.
  */
 #include "cache_impl.h"
+#include "memory_plain.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -263,7 +264,7 @@ static int put(perf_cache *cache, const char *ns, const char *user, const void *
         return rc;
     if (!data && len)
         return perf__fail(PERF_EINVAL, "data is NULL; give %zu bytes", len);
-    perf__memory_prefetch_bucket(cache->memory, &op.key);
+    __builtin_prefetch(perf__memory_spot(cache->memory, op.key.hash).bucket);
     int64_t now = perf__cache_now(cache);
     if ((rc = perf__write_prepare(&op, now, options, &write, tag_buf)))
         return rc;

@@ -28,9 +28,10 @@ void perf__counters_destroy(struct perf__counters *set);
 /* Slow path of perf__counters_add: makes this thread's row, or uses the shared one. */
 void perf__counters_add_slow(struct perf__counters *set, uint32_t index, uint64_t n);
 
-static inline void perf__counters_add(struct perf__counters *set, uint32_t index, uint64_t n)
+/* slot: perf__thread_slot(), for callers that have it at hand. */
+static inline void perf__counters_add_at(struct perf__counters *set, int slot, uint32_t index,
+                                         uint64_t n)
 {
-    int slot = perf__thread_slot();
     _Atomic uint64_t *row = atomic_load_explicit(&set->rows[slot], memory_order_acquire);
     if (__builtin_expect(slot == 0 || !row, 0)) {
         perf__counters_add_slow(set, index, n);
@@ -38,6 +39,11 @@ static inline void perf__counters_add(struct perf__counters *set, uint32_t index
     }
     uint64_t old = atomic_load_explicit(&row[index], memory_order_relaxed);
     atomic_store_explicit(&row[index], old + n, memory_order_relaxed);
+}
+
+static inline void perf__counters_add(struct perf__counters *set, uint32_t index, uint64_t n)
+{
+    perf__counters_add_at(set, perf__thread_slot(), index, n);
 }
 
 uint64_t perf__counters_sum(const struct perf__counters *set, uint32_t index);

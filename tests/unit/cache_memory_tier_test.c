@@ -7,7 +7,7 @@
 
 #include "../../src/base/hash.h"
 #include "../../src/base/options.h"
-#include "../../src/cache/memory_tier.h"
+#include "../../src/cache/memory_plain.h"
 #include "seams.h"
 #include "test.h"
 
@@ -260,11 +260,21 @@ Test(memory_tier, long_keys_are_not_mistaken_for_other_namespaces)
     unsigned char buf[1024];
     size_t len;
     cr_assert_eq(perf__memory_put(t.tier, &there, NOW, &w, &version), PERF_OK);
-    cr_assert(perf__memory_get_plain(t.tier, &there, buf, sizeof buf, &len));
+    struct perf__plain want = {.hash = 42,
+                               .key = bytes,
+                               .key_len = 52,
+                               .header = 1 << 8 | 52,
+                               .buf = buf,
+                               .cap = sizeof buf,
+                               .len = &len,
+                               .thread = perf__thread_slot()};
+    cr_assert(perf__memory_get_plain(t.tier, &want));
     cr_assert(len == w.len && !memcmp(buf, w.data, len));
     cr_assert_eq(perf__memory_get_copy(t.tier, &asked, NOW, buf, sizeof buf, &len, &hit),
                  PERF_MISS);
-    cr_assert_not(perf__memory_get_plain(t.tier, &asked, buf, sizeof buf, &len));
+    want.header = 52;
+    cr_assert_not(perf__memory_get_plain(t.tier, &want));
+    cr_assert_not(perf__memory_search_plain(t.tier, &want));
     close_tier(&t);
 }
 
