@@ -14,6 +14,7 @@
 #include "hash.h"
 
 _Thread_local int perf__thread_slot_cached __attribute__((tls_model("initial-exec"))) = -1;
+_Thread_local uint64_t perf__thread_random_state __attribute__((tls_model("initial-exec")));
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -53,12 +54,7 @@ int perf__thread_slot_assign(void)
     return slot;
 }
 
-uint64_t perf__thread_random(void)
+uint64_t perf__thread_random_seed(void)
 {
-    /* Weyl sequence through a mixer (Steele et al., "Fast splittable pseudorandom number
-     * generators", OOPSLA 2014); seeded by the kernel once a thread. */
-    static _Thread_local uint64_t state;
-    if (!state)
-        state = perf__hash_random_key().k0 | 1;
-    return perf__mix64(state += 0x9e3779b97f4a7c15u);
+    return perf__thread_random_state = perf__hash_random_key().k0 | 1;
 }

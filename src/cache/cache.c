@@ -254,13 +254,9 @@ static int64_t sweep_memory(perf_cache *cache, int64_t now, int64_t budget)
     return done;
 }
 
-void perf__cache_upkeep(perf_cache *cache, int64_t now)
+void perf__cache_upkeep_steps(perf_cache *cache)
 {
-    /* Every 64th write of a thread pays a little; puts advance their own shard's timer wheel,
-     * so this is for shards without writes, and for entries under marks. */
-    if (perf__thread_random() % 64)
-        return;
-    (void)!sweep_memory(cache, now, 32);
+    (void)!sweep_memory(cache, perf__cache_now(cache), 32);
     if (cache->tier_count && !(perf__thread_random() % 16))
         (void)!sweep_tiers(cache, 64);
 }

@@ -118,6 +118,17 @@ PERF__INLINE int perf__op_begin_inline(struct perf__op *op, perf_cache *cache, c
     return PERF_OK;
 }
 
+/* The namespace, if its entries may be looked for as plain ones (memory_plain.h). */
+static inline struct perf__namespace *perf__plain_namespace(perf_cache *cache, const char *ns,
+                                                            const char *user)
+{
+    if (user || !cache || cache->fork_generation != perf__fork_generation)
+        return NULL;
+    struct perf__namespace *space = perf__namespace_known(&cache->namespaces, ns);
+    return space && atomic_load_explicit(&space->policy, memory_order_acquire)->tiers & 1 ? space
+                                                                                          : NULL;
+}
+
 /* Does the namespace use memory, or tier number i below it? */
 static inline bool perf__op_uses_memory(const struct perf__op *op)
 {
@@ -237,7 +248,13 @@ void perf__cache_forget_default(perf_cache *cache);
 
 /* --- cache.c --- */
 
-/* A few steps of upkeep, now and then, paid by ordinary writes. */
-void perf__cache_upkeep(perf_cache *cache, int64_t now);
+/* Every 64th write of a thread pays a few steps of upkeep; puts advance their own shard's timer
+ * wheel, so this is for shards without writes, and for entries under marks. */
+void perf__cache_upkeep_steps(perf_cache *cache);
+static inline void perf__cache_upkeep(perf_cache *cache)
+{
+    if (perf__thread_random() % 64 == 0)
+        perf__cache_upkeep_steps(cache);
+}
 
 #endif

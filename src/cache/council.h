@@ -91,7 +91,7 @@ struct perf__council_record {
 
 struct perf__council {
     struct perf__council_record *records; /* [records_max], the first PERF__LISTS are list heads */
-    uint16_t *buckets;            /* [bucket_mask + 1] */
+    uint16_t *buckets;                    /* [bucket_mask + 1] */
     uint32_t records_max, records_used;
     uint32_t bucket_mask;
     uint64_t capacity;          /* weight each expert may hold */

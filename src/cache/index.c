@@ -58,31 +58,16 @@ static struct perf__bucket *home(struct perf__index *index, uint32_t hash)
     return &index->buckets[perf__index_place(shape, hash)];
 }
 
-static void begin(struct perf__bucket *bucket)
-{
-    uint64_t v = atomic_load_explicit(&bucket->version, memory_order_relaxed);
-    atomic_store_explicit(&bucket->version, v + 1, memory_order_relaxed);
-#ifndef PERF__TSAN
-    atomic_thread_fence(memory_order_release); /* what follows is seen after the odd version */
-#endif
-}
-
-static void end(struct perf__bucket *bucket)
-{
-    uint64_t v = atomic_load_explicit(&bucket->version, memory_order_relaxed);
-    atomic_store_explicit(&bucket->version, v + 1, memory_order_release);
-}
-
 struct perf__bucket *perf__index_lock(struct perf__index *index, uint32_t hash)
 {
     struct perf__bucket *bucket = home(index, hash);
-    begin(bucket);
+    perf__index_begin(bucket);
     return bucket;
 }
 
 void perf__index_unlock(struct perf__bucket *bucket)
 {
-    end(bucket);
+    perf__index_end(bucket);
 }
 
 /* Puts a reference into a bucket or the spares behind it, taking a new spare at need. The home
@@ -140,8 +125,8 @@ static void split(struct perf__index *index, const unsigned char *base)
     uint32_t size = (uint32_t)shape, at = (uint32_t)(shape >> 32);
     struct perf__bucket *from = &index->buckets[at], *to = &index->buckets[at + size];
     uint64_t next_shape = at + 1 == size ? (uint64_t)2 * size : (uint64_t)(at + 1) << 32 | size;
-    begin(from);
-    begin(to);
+    perf__index_begin(from);
+    perf__index_begin(to);
     for (struct perf__bucket *b = from; b; b = perf__bucket_next(index, b)) {
         for (int i = 0; i < PERF__BUCKET_SLOTS; i++) {
             uint8_t tag = atomic_load_explicit(&b->tags[i], memory_order_relaxed);
@@ -157,8 +142,8 @@ static void split(struct perf__index *index, const unsigned char *base)
     }
     free_empty_spares(index, from);
     atomic_store_explicit(&index->shape, next_shape, memory_order_release);
-    end(to);
-    end(from);
+    perf__index_end(to);
+    perf__index_end(from);
 }
 
 /* A split must not run out of spares half way: a bucket has few, far fewer than these. */
@@ -173,9 +158,9 @@ int perf__index_add(struct perf__index *index, const unsigned char *base, uint32
     if (index->entries >= (uint64_t)bucket_count(index) * SPLIT_AT && can_split(index))
         split(index, base);
     struct perf__bucket *bucket = home(index, hash);
-    begin(bucket);
+    perf__index_begin(bucket);
     int rc = put(index, bucket, tag, ref);
-    end(bucket);
+    perf__index_end(bucket);
     index->entries += rc == PERF_OK;
     return rc;
 }
@@ -198,11 +183,11 @@ void perf__index_remove(struct perf__index *index, uint32_t hash, uint32_t ref)
     struct perf__bucket *bucket = home(index, hash), *at = find(index, bucket, ref, &slot);
     if (!at)
         return;
-    begin(bucket);
+    perf__index_begin(bucket);
     atomic_store_explicit(&at->tags[slot], 0, memory_order_relaxed);
     if (at != bucket)
         free_empty_spares(index, bucket);
-    end(bucket);
+    perf__index_end(bucket);
     index->entries--;
 }
 
@@ -213,7 +198,7 @@ void perf__index_replace(struct perf__index *index, uint32_t hash, uint32_t old_
     struct perf__bucket *bucket = home(index, hash), *at = find(index, bucket, old_ref, &slot);
     if (!at)
         return;
-    begin(bucket);
+    perf__index_begin(bucket);
     atomic_store_explicit(&at->refs[slot], new_ref, memory_order_relaxed);
-    end(bucket);
+    perf__index_end(bucket);
 }

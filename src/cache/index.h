@@ -85,6 +85,21 @@ static inline uint32_t perf__index_place(uint64_t shape, uint32_t hash)
     return at | (hash & size & -is_split); /* no branch: nothing could predict it */
 }
 
+/* Readers do not believe what they see of the bucket between these. Under the lock. */
+static inline void perf__index_begin(struct perf__bucket *bucket)
+{
+    uint64_t v = atomic_load_explicit(&bucket->version, memory_order_relaxed);
+    atomic_store_explicit(&bucket->version, v + 1, memory_order_relaxed);
+#ifndef PERF__TSAN
+    atomic_thread_fence(memory_order_release); /* what follows is seen after the odd version */
+#endif
+}
+static inline void perf__index_end(struct perf__bucket *bucket)
+{
+    uint64_t v = atomic_load_explicit(&bucket->version, memory_order_relaxed);
+    atomic_store_explicit(&bucket->version, v + 1, memory_order_release);
+}
+
 /* Bits 0..9: the slots with this tag. No lock. */
 static inline uint32_t perf__bucket_match(const struct perf__bucket *bucket, uint8_t tag)
 {

@@ -275,7 +275,7 @@ static int invalidate(perf_cache *cache, int kind, const void *name, size_t len)
     perf__memory_set_suspect(cache->memory, stamp);
     int forgotten_rc = forgotten ? persist(cache, PERF__MARK_ALL, NULL, 0, forgotten) : PERF_OK;
     rc = persist(cache, kind, name, len, stamp);
-    perf__cache_upkeep(cache, perf__cache_now(cache));
+    perf__cache_upkeep(cache);
     return rc ? rc : forgotten_rc;
 }
 

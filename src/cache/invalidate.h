@@ -84,4 +84,12 @@ static inline int64_t perf__marks_last(const struct perf__marks *marks)
     return atomic_load_explicit(&marks->last, memory_order_acquire);
 }
 
+/* A stamp for a write to memory alone, without a clock: the newest one given, if that is younger
+ * than every mark; else as perf__marks_stamp. */
+static inline int64_t perf__marks_stamp_again(struct perf__marks *marks)
+{
+    int64_t now = atomic_load_explicit(&marks->now, memory_order_acquire);
+    return __builtin_expect(now > perf__marks_last(marks), 1) ? now : perf__marks_stamp(marks);
+}
+
 #endif

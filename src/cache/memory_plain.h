@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * memory_plain.h - the get of a plain entry, in place.
+ * memory_plain.h - the shortest ways through the memory tier, for plain entries.
  *
  * Plain is what has no user, end, tags or length beyond an entry's header: the
- * usual case. It is inlined into the gets and computes as little as it can: a
- * processor looks a few hundred instructions ahead, and only when the next call
- * begins within them do the cache misses of both overlap. Everything else is
- * memory_read.c.
+ * usual case. The get is inlined into its callers and computes as little as it
+ * can: a processor looks a few hundred instructions ahead, and only when the
+ * next call begins within them do the cache misses of both overlap. Everything
+ * else is memory_read.c and shard.c.
  */
 #ifndef PERF_CACHE_MEMORY_PLAIN_H
 #define PERF_CACHE_MEMORY_PLAIN_H
@@ -15,7 +15,7 @@
 #include "quiesce.h"
 #include "shard.h"
 
-/* A plain lookup. key_len: at most PERF__NH_MAX. */
+/* A plain call. key_len: at most PERF__NH_MAX. */
 struct perf__plain {
     uint64_t hash;
     const void *key;
@@ -38,16 +38,15 @@ PERF__INLINE struct perf__spot perf__memory_spot(const struct perf__memory_tier 
 {
     const struct perf__shard *shard = perf__shard_of(tier, hash);
     uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_acquire);
-    struct perf__bucket *bucket =
-        &shard->index.buckets[perf__index_place(shape, (uint32_t)hash)];
+    struct perf__bucket *bucket = &shard->index.buckets[perf__index_place(shape, (uint32_t)hash)];
     return (struct perf__spot){.shard = shard, .bucket = bucket};
 }
 
 PERF__INLINE struct perf__entry *perf__memory_slot(const struct perf__shard *shard,
                                                    const struct perf__bucket *bucket, uint32_t hits)
 {
-    return perf__entry_at(
-        shard, atomic_load_explicit(&bucket->refs[(size_t)__builtin_ctzll(hits)], memory_order_relaxed));
+    return perf__entry_at(shard, atomic_load_explicit(&bucket->refs[(size_t)__builtin_ctzll(hits)],
+                                                      memory_order_relaxed));
 }
 
 /* Counts a use in an entry that was seen at this version of its bucket, and may be gone by now. */
@@ -79,23 +78,36 @@ PERF__INLINE bool perf__memory_take(const struct perf__memory_tier *tier,
     return true;
 }
 
-/* Finds and copies. False: nothing is known, ask perf__memory_search_plain. */
-PERF__INLINE bool perf__memory_get_plain(const struct perf__memory_tier *tier,
-                                         const struct perf__plain *want)
+enum perf__plain_get { PERF__PLAIN_HIT, PERF__PLAIN_ABSENT, PERF__PLAIN_UNKNOWN };
+
+/* Finds and copies. ABSENT: there is no entry of this key at all. UNKNOWN: ask
+ * perf__memory_search_plain. */
+PERF__INLINE enum perf__plain_get perf__memory_get_plain(const struct perf__memory_tier *tier,
+                                                         const struct perf__plain *want)
 {
     struct perf__spot spot = perf__memory_spot(tier, want->hash);
+    uint64_t shape = atomic_load_explicit(&spot.shard->index.shape, memory_order_relaxed);
     spot.version = atomic_load_explicit(&spot.bucket->version, memory_order_acquire);
     if (spot.version % 2)
-        return false;
+        return PERF__PLAIN_UNKNOWN;
     uint32_t hits = perf__bucket_match(spot.bucket, perf__index_tag(want->hash));
+    if (!hits && !atomic_load_explicit(&spot.bucket->link, memory_order_relaxed) &&
+        perf__bucket_version_again(spot.bucket) == spot.version &&
+        atomic_load_explicit(&spot.shard->index.shape, memory_order_relaxed) == shape)
+        return PERF__PLAIN_ABSENT;
     for (; hits; hits &= hits - 1)
         if (perf__memory_take(tier, &spot, perf__memory_slot(spot.shard, spot.bucket, hits), want))
-            return true;
-    return false;
+            return PERF__PLAIN_HIT;
+    return PERF__PLAIN_UNKNOWN;
 }
 
-/* The same through the whole chain of buckets. False: ask perf__memory_get_copy. */
+/* The hit through the whole chain of buckets. False: ask perf__memory_get_copy. */
 bool perf__memory_search_plain(const struct perf__memory_tier *tier,
                                const struct perf__plain *want);
+
+/* Writes want->cap bytes from want->buf over a value of the same length. False: nothing was done,
+ * ask perf__memory_put. */
+bool perf__memory_overwrite_plain(struct perf__memory_tier *tier, const struct perf__plain *want,
+                                  int64_t stamp);
 
 #endif

@@ -25,13 +25,6 @@ struct sight {
     struct perf__parts parts;
 };
 
-static inline void pause_briefly(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
 static inline bool still_whole(const struct sight *s)
 {
     return perf__bucket_version_again(s->bucket) == s->version;
@@ -82,8 +75,7 @@ void perf__memory_count_use(struct perf__entry *entry, const struct perf__bucket
     perf__quiesce_end();
 }
 
-bool perf__memory_search_plain(const struct perf__memory_tier *tier,
-                               const struct perf__plain *want)
+bool perf__memory_search_plain(const struct perf__memory_tier *tier, const struct perf__plain *want)
 {
     struct perf__spot spot = perf__memory_spot(tier, want->hash);
     spot.version = atomic_load_explicit(&spot.bucket->version, memory_order_acquire);
@@ -124,7 +116,7 @@ static int copy_locked(struct perf__shard *shard, const struct perf__key *key, i
 {
     struct perf__parts parts;
     int rc = PERF_MISS;
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     uint32_t ref = perf__shard_find(shard, key, now, &parts);
     if (ref) {
         describe(hit, &parts);
@@ -134,7 +126,7 @@ static int copy_locked(struct perf__shard *shard, const struct perf__key *key, i
             memcpy(buf, parts.value, parts.value_len);
         perf__policy_hit(&shard->policy, &perf__entry_at(shard, ref)->node);
     }
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
     return rc;
 }
 
@@ -161,7 +153,7 @@ int perf__memory_get_copy(struct perf__memory_tier *tier, const struct perf__key
         } else if (result == ASK) {
             break;
         }
-        pause_briefly();
+        perf__pause();
     }
     return copy_locked(shard, key, now, buf, cap, len, hit);
 }
@@ -172,9 +164,9 @@ static void unpin(void *owner, uint64_t pin)
 {
     struct perf__shard *shard = owner;
     struct perf__memory_tier *tier = shard->tier;
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     perf__slab_unpin(&shard->slab, (uint32_t)pin);
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
     perf__memory_unref(tier);
 }
 
@@ -184,7 +176,7 @@ static int value_locked(struct perf__shard *shard, const struct perf__key *key, 
 {
     struct perf__parts parts;
     int rc = PERF_MISS;
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     uint32_t ref = perf__shard_find(shard, key, now, &parts);
     if (ref) {
         bool pin = perf__slab_can_pin(&shard->slab, ref);
@@ -208,7 +200,7 @@ static int value_locked(struct perf__shard *shard, const struct perf__key *key, 
             *out = value;
         }
     }
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
     return rc;
 }
 
@@ -242,7 +234,7 @@ int perf__memory_get(struct perf__memory_tier *tier, const struct perf__key *key
         } else if (result == ASK) {
             break;
         }
-        pause_briefly();
+        perf__pause();
     }
     return value_locked(shard, key, now, out, hit);
 }

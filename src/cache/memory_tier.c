@@ -10,14 +10,14 @@
 #include "../base/clock.h"
 #include "../base/status.h"
 #include "quiesce.h"
-#include "shard.h"
+#include "memory_plain.h"
 
 /* ------------------------------------------------------------ open, close */
 
 /* About four shards a core, but none so small that its policy or its largest entry suffers. */
 static uint64_t choose_shards(const struct perf__memory_config *config)
 {
-    const uint64_t least_bytes = 4u << 20, least_entries = 16384;
+    const uint64_t least_bytes = 4u << 20, least_entries = 4096, one_up_to = 16384;
     const uint64_t usable_bytes = 512u << 10; /* below, the bookkeeping would be most of it */
     uint64_t bound = config->max_entries ? config->max_entries : config->max_weight;
     uint64_t shards = config->shards;
@@ -32,6 +32,8 @@ static uint64_t choose_shards(const struct perf__memory_config *config)
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t wanted = 4 * (uint64_t)(cores > 0 ? cores : 1);
     shards = 1;
+    if (config->max_entries && config->max_entries <= one_up_to)
+        return shards; /* few enough for the policy to know them all */
     while (shards < wanted && shards < 256 && config->max_bytes / (shards * 2) >= least_bytes &&
            (!config->max_entries || config->max_entries / (shards * 2) >= least_entries))
         shards *= 2;
@@ -114,13 +116,23 @@ void perf__memory_set_event_mask(struct perf__memory_tier *tier, uint64_t mask)
 
 /* ----------------------------------------------------------------- changes */
 
+bool perf__memory_overwrite_plain(struct perf__memory_tier *tier, const struct perf__plain *want,
+                                  int64_t stamp)
+{
+    struct perf__shard *shard = perf__shard_of(tier, want->hash);
+    perf__shard_lock(shard);
+    bool done = perf__shard_overwrite_plain(shard, want, stamp);
+    perf__shard_unlock(shard);
+    return done;
+}
+
 int perf__memory_put(struct perf__memory_tier *tier, const struct perf__key *key, int64_t now,
                      const struct perf__write *write, uint64_t *version)
 {
     struct perf__shard *shard = perf__shard_of(tier, key->hash);
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     int rc = perf__shard_put(shard, key, now, write, version);
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
     return rc;
 }
 
@@ -128,12 +140,12 @@ int perf__memory_delete(struct perf__memory_tier *tier, const struct perf__key *
 {
     struct perf__shard *shard = perf__shard_of(tier, key->hash);
     struct perf__parts parts;
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     uint32_t ref = perf__shard_find(shard, key, INT64_MIN, &parts);
     if (ref)
         perf__shard_drop(shard, ref, PERF_EVENT_DELETED, false);
     perf__shard_tell_watchers(shard, key, NULL);
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
     return ref ? PERF_OK : PERF_MISS;
 }
 
@@ -143,7 +155,7 @@ int perf__memory_touch(struct perf__memory_tier *tier, const struct perf__key *k
     struct perf__shard *shard = perf__shard_of(tier, key->hash);
     struct perf__parts parts;
     int rc = PERF_MISS;
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     uint32_t ref = perf__shard_find(shard, key, now, &parts);
     if (ref && perf__entry_flags(perf__entry_at(shard, ref)) & PERF__ENTRY_EXTENDED) {
         struct perf__extension *x = perf__entry_extension(perf__entry_at(shard, ref));
@@ -178,7 +190,7 @@ int perf__memory_touch(struct perf__memory_tier *tier, const struct perf__key *k
             rc = perf__fail_nomem("an entry");
         }
     }
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
     return rc;
 }
 
@@ -188,7 +200,7 @@ void perf__memory_watch(struct perf__memory_tier *tier, const struct perf__key *
     struct perf__shard *shard = perf__shard_of(tier, key->hash);
     watch->hash = key->hash;
     atomic_store_explicit(&watch->moved, false, memory_order_relaxed);
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     struct perf__watch **list = &shard->watches[key->hash % PERF__WATCH_LISTS];
     watch->next = *list;
     watch->at = list;
@@ -196,18 +208,18 @@ void perf__memory_watch(struct perf__memory_tier *tier, const struct perf__key *
         (*list)->at = &watch->next;
     *list = watch;
     shard->watch_count++;
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
 }
 
 void perf__memory_unwatch(struct perf__memory_tier *tier, struct perf__watch *watch)
 {
     struct perf__shard *shard = perf__shard_of(tier, watch->hash);
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     *watch->at = watch->next;
     if (watch->next)
         watch->next->at = watch->at;
     shard->watch_count--;
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
 }
 
 /* -------------------------------------------------------------------- walk */
@@ -222,7 +234,7 @@ int perf__memory_walk(struct perf__memory_tier *tier, size_t number, int64_t now
 {
     struct perf__shard *shard = &tier->shards[number];
     bool more = true;
-    pthread_mutex_lock(&shard->mutex);
+    perf__shard_lock(shard);
     uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
     uint32_t buckets = (uint32_t)shape + (uint32_t)(shape >> 32);
     int64_t suspect = atomic_load_explicit(&tier->suspect, memory_order_acquire);
@@ -244,7 +256,7 @@ int perf__memory_walk(struct perf__memory_tier *tier, size_t number, int64_t now
             }
         }
     }
-    pthread_mutex_unlock(&shard->mutex);
+    perf__shard_unlock(shard);
     return PERF_OK;
 }
 
@@ -260,13 +272,13 @@ int64_t perf__memory_maintain(struct perf__memory_tier *tier, int64_t now, int64
     uint64_t first = perf__thread_random();
     for (uint32_t i = 0; i < tier->shard_count; i++) {
         struct perf__shard *shard = &tier->shards[(first + i) % tier->shard_count];
-        pthread_mutex_lock(&shard->mutex);
+        perf__shard_lock(shard);
         if (done < budget)
             done += perf__shard_expire(shard, now, budget - done);
         if (done < budget)
             done += perf__shard_sweep(shard, budget - done);
         *swept_all &= shard->swept_for >= suspect;
-        pthread_mutex_unlock(&shard->mutex);
+        perf__shard_unlock(shard);
     }
     return done;
 }
@@ -276,14 +288,14 @@ void perf__memory_usage(struct perf__memory_tier *tier, struct perf__memory_usag
     *usage = (struct perf__memory_usage){.max_bytes = tier->config.max_bytes};
     for (uint32_t i = 0; i < tier->shard_count; i++) {
         struct perf__shard *shard = &tier->shards[i];
-        pthread_mutex_lock(&shard->mutex);
+        perf__shard_lock(shard);
         usage->entries += shard->index.entries;
         usage->bytes += perf__shard_memory(shard);
         usage->evictions += shard->evictions;
         usage->expirations += shard->expirations;
         usage->invalidations += shard->invalidations;
         usage->collisions += shard->collisions;
-        pthread_mutex_unlock(&shard->mutex);
+        perf__shard_unlock(shard);
     }
 }
 
@@ -293,7 +305,7 @@ void perf__memory_ns_counts(struct perf__memory_tier *tier, uint16_t ns,
     *counts = (struct perf__memory_ns_counts){0};
     for (uint32_t i = 0; i < tier->shard_count; i++) {
         struct perf__shard *shard = &tier->shards[i];
-        pthread_mutex_lock(&shard->mutex);
+        perf__shard_lock(shard);
         if (ns < shard->count_cap) {
             const struct perf__memory_ns_counts *c = &shard->counts[ns];
             counts->entries += c->entries;
@@ -303,6 +315,6 @@ void perf__memory_ns_counts(struct perf__memory_tier *tier, uint16_t ns,
             counts->invalidations += c->invalidations;
             counts->collisions += c->collisions;
         }
-        pthread_mutex_unlock(&shard->mutex);
+        perf__shard_unlock(shard);
     }
 }

@@ -205,7 +205,8 @@ int perf__policy_init(struct perf__policy *p, const struct perf__policy_config *
     uint32_t simulated = entries, ghosts = 0;
     size_t memory = config->memory ? config->memory : SIZE_MAX;
     while (simulated > 64 &&
-           (simulated > ENTRIES_FULL || (p->sample_shift > 0 && simulated > SAMPLE_ENTRIES) ||
+           (simulated > ENTRIES_FULL ||
+            ((p->sample_shift > 0 || config->is_part) && simulated > SAMPLE_ENTRIES) ||
             (size_t)simulated * RECORDS_PER_ENTRY * 70 > memory)) {
         p->sample_shift++;
         simulated = entries >> p->sample_shift;

@@ -342,17 +342,6 @@ static __attribute__((noinline)) int get_copy(perf_cache *cache, const char *ns,
     return get(&op, &(struct perf__out){.buf = buf, .cap = cap, .len = len});
 }
 
-/* The namespace, if its entries may be looked for by perf__memory_get_plain. */
-static inline struct perf__namespace *plain_namespace(perf_cache *cache, const char *ns,
-                                                      const char *user)
-{
-    if (user || !cache || cache->fork_generation != perf__fork_generation)
-        return NULL;
-    struct perf__namespace *space = perf__namespace_known(&cache->namespaces, ns);
-    return space && atomic_load_explicit(&space->policy, memory_order_acquire)->tiers & 1 ? space
-                                                                                          : NULL;
-}
-
 static inline bool plain_lookup(const void *key, size_t key_len, const void *buf, size_t cap)
 {
     return key && key_len - 1 < PERF__NH_MAX && (buf || !cap);
@@ -361,7 +350,7 @@ static inline bool plain_lookup(const void *key, size_t key_len, const void *buf
 int perf_cache_get_copy(perf_cache *cache, const char *ns, const char *user, const void *key,
                         size_t key_len, void *buf, size_t cap, size_t *len)
 {
-    struct perf__namespace *space = plain_namespace(cache, ns, user);
+    struct perf__namespace *space = perf__plain_namespace(cache, ns, user);
     struct perf__plain want = {.key = key,
                                .key_len = key_len,
                                .buf = buf,
@@ -374,10 +363,15 @@ int perf_cache_get_copy(perf_cache *cache, const char *ns, const char *user, con
         goto others;
     want.hash = perf__nh(&cache->namespaces.nh, key, key_len, space->nh_offset);
     want.header = space->header | key_len;
-    if (!perf__memory_get_plain(cache->memory, &want))
-        goto others;
-    perf__counters_add_at(&space->counts, want.thread, PERF__MEMORY_HITS, 1);
-    return PERF_OK;
+    enum perf__plain_get got = perf__memory_get_plain(cache->memory, &want);
+    if (__builtin_expect(got == PERF__PLAIN_HIT, 1)) {
+        perf__counters_add_at(&space->counts, want.thread, PERF__MEMORY_HITS, 1);
+        return PERF_OK;
+    }
+    if (got == PERF__PLAIN_ABSENT && !cache->tier_count) {
+        perf__counters_add_at(&space->counts, want.thread, PERF__MISSES, 1);
+        return PERF_MISS;
+    }
 others:
     return get_copy(cache, ns, user, key, key_len, buf, cap, len);
 }
@@ -473,8 +467,7 @@ static size_t plain_items(perf_cache *cache, struct perf__namespace *space, perf
         spots[i].bucket = NULL;
         if (__builtin_expect(
                 item->buf && plain_lookup(item->key, item->key_len, item->buf, item->cap), 1)) {
-            hashes[i] =
-                perf__nh(&cache->namespaces.nh, item->key, item->key_len, space->nh_offset);
+            hashes[i] = perf__nh(&cache->namespaces.nh, item->key, item->key_len, space->nh_offset);
             spots[i] = perf__memory_spot(memory, hashes[i]);
             __builtin_prefetch(spots[i].bucket);
         }
@@ -487,8 +480,8 @@ static size_t plain_items(perf_cache *cache, struct perf__namespace *space, perf
         spot->version = atomic_load_explicit(&spot->bucket->version, memory_order_acquire);
         uint32_t match = perf__bucket_match(spot->bucket, perf__index_tag(hashes[i]));
         if (__builtin_expect(match && !(spot->version % 2), 1)) {
-            const char *entry = (const char *)(entries[i] = perf__memory_slot(spot->shard,
-                                                                              spot->bucket, match));
+            const char *entry =
+                (const char *)(entries[i] = perf__memory_slot(spot->shard, spot->bucket, match));
             __builtin_prefetch(entry);
             __builtin_prefetch(entry + 64);
             __builtin_prefetch(entry + 111); /* of small entries, seldom more than a third line */
@@ -504,8 +497,8 @@ static size_t plain_items(perf_cache *cache, struct perf__namespace *space, perf
                                    .cap = item->cap,
                                    .len = &item->len,
                                    .thread = thread};
-        if (__builtin_expect(
-                entries[i] && perf__memory_take(memory, &spots[i], entries[i], &want), 1)) {
+        if (__builtin_expect(entries[i] && perf__memory_take(memory, &spots[i], entries[i], &want),
+                             1)) {
             item->status = PERF_OK;
         } else {
             struct perf__plain again = want;
@@ -529,7 +522,7 @@ int perf__get_many(perf_cache *cache, const char *ns, const char *user, perf_loo
         items[i].value = NULL;
         items[i].len = 0;
     }
-    struct perf__namespace *space = plain_namespace(cache, ns, user);
+    struct perf__namespace *space = perf__plain_namespace(cache, ns, user);
     if (perf__thread_slot() == 0)
         space = NULL;
     for (size_t first = 0; first < count; first += GROUP) {

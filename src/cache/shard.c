@@ -4,7 +4,7 @@
  * under the shard's lock; readers without it are kept honest by the versions
  * of the buckets (index.h).
  */
-#include "shard.h"
+#include "memory_plain.h"
 
 #include "../base/alloc.h"
 #include "../base/status.h"
@@ -48,6 +48,18 @@ static void policy_free(void *ctx, void *block)
     perf__free(ctx, block);
 }
 
+/* The lock is held for less time than a sleep and a wake-up take: spin for about as long. */
+void perf__shard_lock_contended(struct perf__shard *shard)
+{
+    for (int pauses = 1; pauses <= 64; pauses *= 2) {
+        for (int i = 0; i < pauses; i++)
+            perf__pause();
+        if (!pthread_mutex_trylock(&shard->mutex))
+            return;
+    }
+    pthread_mutex_lock(&shard->mutex);
+}
+
 int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, int64_t now)
 {
     size_t share = shard->max_bytes;
@@ -85,6 +97,7 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
         .alloc_ctx = &tier->host.allocator,
         .capacity = shard->max_entries ? shard->max_entries : shard->max_weight,
         .entries = (uint32_t)expected,
+        .is_part = tier->shard_count > 1,
         .memory = policy_max,
     };
     if (perf__policy_init(&shard->policy, &policy))
@@ -314,8 +327,9 @@ static bool evict(struct perf__shard *shard)
     return true;
 }
 
-/* Makes room for one slot of size bytes; false when the work of one call was not enough. */
-static bool make_room(struct perf__shard *shard, size_t size)
+/* Makes room for one slot of size bytes; false when the work of one call was not enough. *moved
+ * becomes true when entries had to go or to move for it. */
+static bool make_room(struct perf__shard *shard, size_t size, bool *moved)
 {
     /* Compaction is tried when the free slots of all spans add up to twice what is wanted. */
     const size_t worth_it = size > PERF__SLOT_MAX ? 2 * size : (size_t)32 << 10;
@@ -325,6 +339,7 @@ static bool make_room(struct perf__shard *shard, size_t size)
         perf__slab_trim(&shard->slab, limit);
         if (perf__slab_has_room(&shard->slab, size, limit))
             return true;
+        *moved = true;
         if (compactions && perf__slab_free_bytes(&shard->slab) >= worth_it &&
             perf__slab_compact(&shard->slab, relocate, shard)) {
             compactions--;
@@ -461,14 +476,17 @@ static void take_place(struct perf__shard *shard, uint32_t old, uint32_t ref, in
 }
 
 /* A new slot for the key, in the place of the one it has, if any. */
-static int write_new(struct perf__shard *shard, const struct perf__key *key, int64_t now,
-                     const struct perf__write *w, size_t size, uint64_t version)
+static int write_new(struct perf__shard *shard, uint32_t old, const struct perf__key *key,
+                     int64_t now, const struct perf__write *w, size_t size, uint64_t version)
 {
     struct perf__parts parts;
+    bool moved = false;
     int reason = w->mode == PERF__SET_NEW_LIFE ? 0 : PERF_EVENT_REPLACED;
-    uint32_t ref =
-        make_room(shard, size) ? perf__slab_alloc(&shard->slab, size, slab_limit(shard)) : 0;
-    uint32_t old = lookup(shard, key, &parts); /* making room may have moved or evicted it */
+    uint32_t ref = make_room(shard, size, &moved)
+                       ? perf__slab_alloc(&shard->slab, size, slab_limit(shard))
+                       : 0;
+    if (moved)
+        old = lookup(shard, key, &parts);
     if (!ref) {
         if (old)
             perf__shard_drop(shard, old, reason, false);
@@ -545,9 +563,42 @@ int perf__shard_put(struct perf__shard *shard, const struct perf__key *key, int6
         overwrite(shard, old, key, now, w, *version);
         keep_bounds(shard);
     } else {
-        rc = write_new(shard, key, now, w, size, *version);
+        rc = write_new(shard, old, key, now, w, size, *version);
     }
     return rc;
+}
+
+bool perf__shard_overwrite_plain(struct perf__shard *shard, const struct perf__plain *want,
+                                 int64_t stamp)
+{
+    struct perf__memory_tier *tier = shard->tier;
+    if (shard->watch_count ||
+        atomic_load_explicit(&tier->event_mask, memory_order_relaxed) & PERF_EVENT_REPLACED)
+        return false;
+    struct perf__bucket *bucket = perf__memory_spot(tier, want->hash).bucket;
+    uint32_t hits = perf__bucket_match(bucket, perf__index_tag(want->hash));
+    for (; hits; hits &= hits - 1) {
+        struct perf__entry *e = perf__memory_slot(shard, bucket, hits);
+        unsigned char *key = (unsigned char *)(e + 1);
+        uint64_t a = atomic_load_explicit(&e->a, memory_order_relaxed);
+        uint64_t b = atomic_load_explicit(&e->b, memory_order_relaxed);
+        if ((a & 0xffffff) != want->header || (uint16_t)(b >> 8) != want->cap ||
+            perf__entry_flags(e) & (PERF__ENTRY_EXTENDED | PERF__ENTRY_USER) ||
+            !perf__racy_equal(key, want->key, want->key_len) ||
+            (int64_t)(b >> 24) <= atomic_load_explicit(&tier->suspect, memory_order_acquire))
+            continue;
+        shard->version = (shard->version + 1) & 0xffffffffffu;
+        perf__index_begin(bucket);
+        atomic_store_explicit(&e->a, shard->version << 24 | want->header, memory_order_relaxed);
+        atomic_store_explicit(&e->b,
+                              (uint64_t)(stamp - tier->epoch) << 24 | (uint64_t)want->cap << 8,
+                              memory_order_relaxed);
+        perf__racy_write(key + want->key_len, want->buf, want->cap);
+        perf__index_end(bucket);
+        perf__policy_hit(&shard->policy, &e->node);
+        return true;
+    }
+    return false;
 }
 
 /* ----------------------------------------------------------------- upkeep */

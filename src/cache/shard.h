@@ -57,7 +57,8 @@ struct perf__memory_tier {
     void *block; /* of the shards, before alignment */
 };
 
-static inline struct perf__shard *perf__shard_of(const struct perf__memory_tier *tier, uint64_t hash)
+static inline struct perf__shard *perf__shard_of(const struct perf__memory_tier *tier,
+                                                 uint64_t hash)
 {
     return &tier->shards[hash >> 40 & (tier->shard_count - 1)];
 }
@@ -65,6 +66,17 @@ static inline struct perf__shard *perf__shard_of(const struct perf__memory_tier 
 static inline struct perf__entry *perf__entry_at(const struct perf__shard *shard, uint32_t ref)
 {
     return (struct perf__entry *)(void *)(shard->base + (size_t)ref * 8);
+}
+
+void perf__shard_lock_contended(struct perf__shard *shard);
+static inline void perf__shard_lock(struct perf__shard *shard)
+{
+    if (__builtin_expect(pthread_mutex_trylock(&shard->mutex) != 0, 0))
+        perf__shard_lock_contended(shard);
+}
+static inline void perf__shard_unlock(struct perf__shard *shard)
+{
+    pthread_mutex_unlock(&shard->mutex);
 }
 
 int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, int64_t now);
@@ -80,6 +92,10 @@ uint32_t perf__shard_find(struct perf__shard *shard, const struct perf__key *key
 void perf__shard_drop(struct perf__shard *shard, uint32_t ref, int reason, bool from_policy);
 int perf__shard_put(struct perf__shard *shard, const struct perf__key *key, int64_t now,
                     const struct perf__write *write, uint64_t *version);
+struct perf__plain;
+/* As perf__memory_overwrite_plain. */
+bool perf__shard_overwrite_plain(struct perf__shard *shard, const struct perf__plain *want,
+                                 int64_t stamp);
 /* Ends what has come to its end; returns the steps done. */
 int64_t perf__shard_expire(struct perf__shard *shard, int64_t now, int64_t budget);
 /* Asks entries about marks; returns the steps done. */

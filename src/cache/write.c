@@ -195,7 +195,7 @@ int perf__write_all(const struct perf__op *op, int64_t now, const struct perf__w
             rc = rc ? rc : tier_rc;
         }
     }
-    perf__cache_upkeep(cache, now);
+    perf__cache_upkeep(cache);
     perf__events_deliver(&cache->events);
     return rc;
 }
@@ -223,7 +223,7 @@ int perf__write_negative(const struct perf__op *op, int64_t now, const struct pe
             rc = rc ? rc : tier_rc;
         }
     }
-    perf__cache_upkeep(cache, now);
+    perf__cache_upkeep(cache);
     return rc;
 }
 
@@ -253,47 +253,103 @@ static int resolve_condition(const struct perf__op *op, int64_t now, struct perf
     return PERF_OK;
 }
 
-static int put(perf_cache *cache, const char *ns, const char *user, const void *key, size_t key_len,
-               const void *data, size_t len, const perf_set_options *options, uint64_t *version)
+/* The common end of set and put. */
+static int put_prepared(const struct perf__op *op, int64_t now, struct perf__write *write,
+                        uint64_t *version)
 {
-    struct perf__op op;
-    struct perf__write write;
-    uint8_t tag_buf[PERF__TAG_BYTES];
-    int rc = perf__op_begin(&op, cache, ns, user, key, key_len);
+    bool add = write->mode == PERF_SET_IF_ABSENT;
+    int rc = resolve_condition(op, now, write);
+    if (rc)
+        return rc;
+    rc = perf__write_all(op, now, write, version);
+    if (add && rc == PERF_ECONFLICT)
+        rc = PERF_EEXISTS;
+    if (rc == PERF_OK)
+        perf__count(op, PERF__SETS, 1);
+    return rc;
+}
+
+static int begin_put(struct perf__op *op, perf_cache *cache, const char *ns, const char *user,
+                     const void *key, size_t key_len, const void *data, size_t len)
+{
+    int rc = perf__op_begin_inline(op, cache, ns, user, key, key_len);
     if (rc)
         return rc;
     if (!data && len)
         return perf__fail(PERF_EINVAL, "data is NULL; give %zu bytes", len);
-    __builtin_prefetch(perf__memory_spot(cache->memory, op.key.hash).bucket);
-    int64_t now = perf__cache_now(cache);
-    if ((rc = perf__write_prepare(&op, now, options, &write, tag_buf)))
-        return rc;
-    write.data = data;
-    write.len = len;
-    bool add = write.mode == PERF_SET_IF_ABSENT;
-    if ((rc = resolve_condition(&op, now, &write)))
-        return rc;
-    rc = perf__write_all(&op, now, &write, version);
-    if (add && rc == PERF_ECONFLICT)
-        rc = PERF_EEXISTS;
-    if (rc == PERF_OK)
-        perf__count(&op, PERF__SETS, 1);
-    return rc;
+    __builtin_prefetch(perf__memory_spot(cache->memory, op->key.hash).bucket);
+    return PERF_OK;
+}
+
+/* The usual set, of a value without an end over one of the same length, in memory alone. False:
+ * nothing was done. */
+static bool overwrite_plain(perf_cache *cache, const char *ns, const char *user, const void *key,
+                            size_t key_len, const void *data, size_t len, int64_t ttl_ms)
+{
+    struct perf__namespace *space = perf__plain_namespace(cache, ns, user);
+    int thread = perf__thread_slot();
+    if (!space || thread <= 0 || cache->tier_count || !key || key_len - 1 >= PERF__NH_MAX ||
+        !data || len - 1 >= UINT16_MAX || ttl_ms > 0 || ttl_ms < PERF_TTL_FOREVER)
+        return false;
+    const perf_namespace_options *policy =
+        &atomic_load_explicit(&space->policy, memory_order_acquire)->options;
+    if ((ttl_ms == PERF_TTL_DEFAULT && policy->ttl_ms > 0) ||
+        (policy->max_value_bytes && len > policy->max_value_bytes))
+        return false;
+    struct perf__plain want = {.hash =
+                                   perf__nh(&cache->namespaces.nh, key, key_len, space->nh_offset),
+                               .key = key,
+                               .key_len = key_len,
+                               .header = space->header | key_len,
+                               .buf = (void *)(uintptr_t)data, /* only read */
+                               .cap = len,
+                               .thread = thread};
+    if (!perf__memory_overwrite_plain(cache->memory, &want, perf__marks_stamp_again(&cache->marks)))
+        return false;
+    perf__counters_add_at(&space->counts, thread, PERF__SETS, 1);
+    perf__cache_upkeep(cache);
+    perf__events_deliver(&cache->events);
+    return true;
 }
 
 int perf_cache_set(perf_cache *cache, const char *ns, const char *user, const void *key,
                    size_t key_len, const void *data, size_t len, int64_t ttl_ms)
 {
-    perf_set_options options = PERF_SET_OPTIONS_INIT;
-    options.ttl_ms = ttl_ms;
-    return put(cache, ns, user, key, key_len, data, len, &options, NULL);
+    struct perf__op op;
+    struct perf__life life;
+    if (overwrite_plain(cache, ns, user, key, key_len, data, len, ttl_ms))
+        return PERF_OK;
+    int rc = begin_put(&op, cache, ns, user, key, key_len, data, len);
+    if (rc)
+        return rc;
+    int64_t now = perf__cache_now(cache);
+    if ((rc = perf__life_of(&op, now, ttl_ms, 0, &life)))
+        return rc;
+    struct perf__write write = {.data = data,
+                                .len = len,
+                                .fresh_until = life.fresh_until,
+                                .dead_at = life.dead_at,
+                                .stamp = perf__marks_stamp(&cache->marks),
+                                .weight = 1};
+    return put_prepared(&op, now, &write, NULL);
 }
 
 int perf_cache_put(perf_cache *cache, const char *ns, const char *user, const void *key,
                    size_t key_len, const void *data, size_t len, const perf_set_options *options,
                    uint64_t *version)
 {
-    return put(cache, ns, user, key, key_len, data, len, options, version);
+    struct perf__op op;
+    struct perf__write write;
+    uint8_t tag_buf[PERF__TAG_BYTES];
+    int rc = begin_put(&op, cache, ns, user, key, key_len, data, len);
+    if (rc)
+        return rc;
+    int64_t now = perf__cache_now(cache);
+    if ((rc = perf__write_prepare(&op, now, options, &write, tag_buf)))
+        return rc;
+    write.data = data;
+    write.len = len;
+    return put_prepared(&op, now, &write, version);
 }
 
 int perf__delete_all(const struct perf__op *op)

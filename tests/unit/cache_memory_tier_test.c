@@ -268,12 +268,12 @@ Test(memory_tier, long_keys_are_not_mistaken_for_other_namespaces)
                                .cap = sizeof buf,
                                .len = &len,
                                .thread = perf__thread_slot()};
-    cr_assert(perf__memory_get_plain(t.tier, &want));
+    cr_assert_eq(perf__memory_get_plain(t.tier, &want), PERF__PLAIN_HIT);
     cr_assert(len == w.len && !memcmp(buf, w.data, len));
     cr_assert_eq(perf__memory_get_copy(t.tier, &asked, NOW, buf, sizeof buf, &len, &hit),
                  PERF_MISS);
     want.header = 52;
-    cr_assert_not(perf__memory_get_plain(t.tier, &want));
+    cr_assert_eq(perf__memory_get_plain(t.tier, &want), PERF__PLAIN_UNKNOWN);
     cr_assert_not(perf__memory_search_plain(t.tier, &want));
     close_tier(&t);
 }
