@@ -239,12 +239,15 @@ install: all ## install headers, libraries, pkg-config file and man pages
 	$(INSTALL) -m 644 $(PC) "$(DESTDIR)$(libdir)/pkgconfig/libperf.pc"
 	for m in $(MAN); do s=$${m##*.}; \
 	    $(INSTALL) -D -m 644 "$$m" "$(DESTDIR)$(mandir)/man$$s/$${m#man/}"; done
+	man/links.sh | while read -r link page; do \
+	    ln -sf "$$page" "$(DESTDIR)$(mandir)/man3/$$link"; done
 
 uninstall: ## remove what install put there
 	rm -rf "$(DESTDIR)$(includedir)/libperf"
 	rm -f "$(DESTDIR)$(libdir)/libperf.a" "$(DESTDIR)$(libdir)"/libperf.so* \
 	    "$(DESTDIR)$(libdir)/pkgconfig/libperf.pc"
 	for m in $(MAN); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m#man/}"; done
+	man/links.sh | while read -r link page; do rm -f "$(DESTDIR)$(mandir)/man3/$$link"; done
 
 man: check-man ## lint the man pages
 

@@ -96,10 +96,12 @@ typedef struct perf_cache_options {
                                       index, headers, keys, values; at least
                                       1 MiB, default 64 MiB */
     uint64_t memory_max_entries; /**< also bound the number of entries; default: no */
-    uint64_t memory_max_weight;  /**< also bound the sum of perf_set_options.weight; default: no */
+    uint64_t memory_max_weight;  /**< also bound the sum of perf_set_options.weight; default: no;
+                                      not together with memory_max_entries */
     uint64_t memory_shards;      /**< power of two up to 256; default about 4 a core, fewer
-                                      when a shard would fall under 4 MiB or 16384 entries;
-                                      never so many that one falls under 512 KiB */
+                                      when a shard would fall under 4 MiB or 4096 entries, and
+                                      one for up to 16384 entries; never so many that one falls
+                                      under 512 KiB */
     const char *durable_path;    /**< short for one SQLite tier at this file; default: none */
     uint64_t durable_max_bytes;  /**< bound of that tier; default 1 GiB */
     const perf_tier_options *tiers; /**< tiers below memory, fastest first; not together

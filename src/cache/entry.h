@@ -67,6 +67,7 @@ struct perf__parts {
 
 #ifdef PERF__TSAN
 #define PERF__RACY __attribute__((no_sanitize("thread"), noinline, unused))
+#define PERF__RACY_INLINE PERF__RACY static
 PERF__RACY static void perf__racy_write(void *to, const void *from, size_t len)
 {
     for (size_t i = 0; i < len; i++)
@@ -85,6 +86,7 @@ PERF__RACY static bool perf__racy_equal(const void *racy, const void *plain, siz
     return true;
 }
 #else
+#define PERF__RACY_INLINE static inline __attribute__((always_inline))
 static inline void perf__racy_read(void *to, const void *from, size_t len)
 {
     /* The usual small value: two blocks, overlapping as need be, instead of a call. */
@@ -140,13 +142,8 @@ static inline struct perf__extension *perf__entry_extension(struct perf__entry *
 
 /* Takes an entry apart. False when the lengths lead beyond limit: garbage, read while it was
  * being changed. */
-#ifdef PERF__TSAN
-PERF__RACY static
-#else
-static inline
-#endif
-    bool
-    perf__entry_parts(struct perf__entry *e, const unsigned char *limit, struct perf__parts *p)
+PERF__RACY_INLINE bool perf__entry_parts(struct perf__entry *e, const unsigned char *limit,
+                                         struct perf__parts *p)
 {
     uint32_t flags = perf__entry_flags(e);
     uint64_t a = atomic_load_explicit(&e->a, memory_order_relaxed);

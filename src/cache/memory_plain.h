@@ -55,9 +55,9 @@ void perf__memory_count_use(struct perf__entry *entry, const struct perf__bucket
 
 /* Copies the value out if it is the entry looked for. False: it is not, or ask get_copy. No length
  * needs a check: garbage lengths lead at most into the tail of the arena (PERF__SLAB_TAIL). */
-PERF__INLINE bool perf__memory_take(const struct perf__memory_tier *tier,
-                                    const struct perf__spot *spot, struct perf__entry *entry,
-                                    const struct perf__plain *want)
+PERF__RACY_INLINE bool perf__memory_take(const struct perf__memory_tier *tier,
+                                         const struct perf__spot *spot, struct perf__entry *entry,
+                                         const struct perf__plain *want)
 {
     const unsigned char *at = (const unsigned char *)(entry + 1);
     uint64_t a = atomic_load_explicit(&entry->a, memory_order_relaxed);
