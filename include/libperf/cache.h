@@ -92,18 +92,18 @@ typedef struct perf_tier_options {
 /** How to open a cache. Zero in a field means the default. */
 typedef struct perf_cache_options {
     size_t struct_size;
-    uint64_t memory_max_bytes;   /**< bound of the memory tier, counting everything:
-                                      index, headers, keys, values; at least
-                                      1 MiB, default 64 MiB */
-    uint64_t memory_max_entries; /**< also bound the number of entries; default: no */
-    uint64_t memory_max_weight;  /**< also bound the sum of perf_set_options.weight; default: no;
-                                      not together with memory_max_entries */
-    uint64_t memory_shards;      /**< power of two up to 256; default about 4 a core, fewer
-                                      when a shard would fall under 4 MiB or 4096 entries, and
-                                      one for up to 16384 entries; never so many that one falls
-                                      under 512 KiB */
-    const char *durable_path;    /**< short for one SQLite tier at this file; default: none */
-    uint64_t durable_max_bytes;  /**< bound of that tier; default 1 GiB */
+    uint64_t memory_max_bytes;      /**< bound of the memory tier, counting everything:
+                                         index, headers, keys, values; at least
+                                         1 MiB, default 64 MiB */
+    uint64_t memory_max_entries;    /**< also bound the number of entries; default: no */
+    uint64_t memory_max_weight;     /**< also bound the sum of perf_set_options.weight; default: no;
+                                         not together with memory_max_entries */
+    uint64_t memory_shards;         /**< power of two up to 256; default about 4 a core, fewer
+                                         when a shard would fall under 4 MiB or 4096 entries, and
+                                         one for up to 16384 entries; never so many that one falls
+                                         under 512 KiB */
+    const char *durable_path;       /**< short for one SQLite tier at this file; default: none */
+    uint64_t durable_max_bytes;     /**< bound of that tier; default 1 GiB */
     const perf_tier_options *tiers; /**< tiers below memory, fastest first; not together
                                          with durable_path */
     size_t tier_count;
@@ -158,7 +158,7 @@ PERF_API int perf_cache_get(perf_cache *cache, const char *ns, const char *user,
 /**
  * The same into the caller's buffer, with no allocation: *len is the value's
  * length. PERF_ETOOSMALL sets *len and leaves buf unspecified; so does asking
- * with cap 0 for the length. Since 1.0.
+ * with cap 0 for the length. After PERF_MISS both are unspecified. Since 1.0.
  */
 PERF_API int perf_cache_get_copy(perf_cache *cache, const char *ns, const char *user,
                                  const void *key, size_t key_len, void *buf, size_t cap,
@@ -502,7 +502,8 @@ typedef struct perf_cache_event {
         sizeof(perf_cache_event), 0, 0, 0, 0, 0, 0 \
     }
 
-/** Called on the thread whose call caused it, with no lock held; it may use the cache. */
+/** Called at the end of a call that changes the cache, with no lock held, on that call's thread:
+ *  usually the one that caused the event, else whichever comes first. It may use the cache. */
 typedef void (*perf_cache_event_fn)(void *ctx, const perf_cache_event *event);
 
 /**

@@ -66,7 +66,7 @@ struct perf__parts {
 #endif
 
 #ifdef PERF__TSAN
-#define PERF__RACY __attribute__((no_sanitize("thread"), noinline, unused))
+#define PERF__RACY        __attribute__((no_sanitize("thread"), noinline, unused))
 #define PERF__RACY_INLINE PERF__RACY static
 PERF__RACY static void perf__racy_write(void *to, const void *from, size_t len)
 {
@@ -130,7 +130,7 @@ static inline bool perf__racy_equal(const void *racy, const void *plain, size_t 
 }
 #endif
 
-static inline uint32_t perf__entry_flags(const struct perf__entry *e)
+PERF__RACY_INLINE uint32_t perf__entry_flags(const struct perf__entry *e)
 {
     return atomic_load_explicit(&e->node.meta, memory_order_relaxed);
 }

@@ -163,6 +163,8 @@ int perf__write_all(const struct perf__op *op, int64_t now, const struct perf__w
         version = &own_version;
     if (max && write->len > max) {
         perf__count(op, PERF__REJECTIONS, 1);
+        if (write->mode == PERF_SET_ALWAYS && !write->watch)
+            (void)!perf__delete_all(op); /* the caller has overwritten it: nothing stale */
         return perf__fail(PERF_ETOOBIG, "value is %zu bytes long; namespace '%s' takes %" PRIu64,
                           write->len, op->ns->name, max);
     }
@@ -345,8 +347,11 @@ int perf_cache_put(perf_cache *cache, const char *ns, const char *user, const vo
     if (rc)
         return rc;
     int64_t now = perf__cache_now(cache);
-    if ((rc = perf__write_prepare(&op, now, options, &write, tag_buf)))
+    if ((rc = perf__write_prepare(&op, now, options, &write, tag_buf))) {
+        if (rc == PERF_ETOOBIG && write.mode == PERF_SET_ALWAYS)
+            (void)!perf__delete_all(&op);
         return rc;
+    }
     write.data = data;
     write.len = len;
     return put_prepared(&op, now, &write, version);

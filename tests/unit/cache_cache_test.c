@@ -219,7 +219,13 @@ Test(cache, namespace_policy_sets_lives)
     }
     cr_assert(least >= 500 && least < 600 && most > 900 && most <= 1000, "%lld..%lld",
               (long long)least, (long long)most);
+    cr_assert_eq(set(f.cache, "big", "123", 0), PERF_OK);
     cr_assert_eq(set(f.cache, "big", "12345", 0), PERF_ETOOBIG);
+    cr_assert(strstr(perf_last_error(), "value is 5 bytes long"), "%s", perf_last_error());
+    char old[8];
+    size_t old_len;
+    cr_assert_eq(perf_cache_get_copy(f.cache, "ns", NULL, "big", 3, old, sizeof old, &old_len),
+                 PERF_MISS, "a refused value leaves nothing stale");
     cr_assert_eq(stats_of(f.cache, "ns").rejections, 1);
     o.jitter_percent = 51;
     cr_assert_eq(perf_cache_configure_namespace(f.cache, "ns", &o), PERF_EINVAL);
@@ -492,9 +498,12 @@ Test(cache, bounds_by_entries_and_by_weight)
     for (int i = 0; i < 1000; i++)
         perf_cache_put(cache, "ns", NULL, &i, sizeof i, "v", 1, &s, NULL);
     cr_assert_eq(stats_of(cache, NULL).entries, 10);
-    s.weight = 1001;
     int i = 5000;
+    cr_assert_eq(perf_cache_put(cache, "ns", NULL, &i, sizeof i, "v", 1, &s, NULL), PERF_OK);
+    s.weight = 1001;
     cr_assert_eq(perf_cache_put(cache, "ns", NULL, &i, sizeof i, "v", 1, &s, NULL), PERF_ETOOBIG);
+    int64_t ttl;
+    cr_assert_eq(perf_cache_ttl(cache, "ns", NULL, &i, sizeof i, &ttl), PERF_MISS);
     perf_cache_close(cache);
 }
 
