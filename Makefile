@@ -28,7 +28,7 @@ CC       ?= cc
 CXX      ?= c++
 AR       ?= ar
 INSTALL  ?= install
-OPT      ?= -O2 -g
+OPT      ?= -O2 -g -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
 CPPFLAGS += -Iinclude -D_GNU_SOURCE
 CFLAGS_   = -std=gnu11 $(OPT) $(WARNINGS) -fPIC -fvisibility=hidden -fno-plt
