@@ -37,7 +37,9 @@ void perf__council_reset(struct perf__council *c, void *memory, uint32_t records
 {
     void (*changed)(void *, uint32_t, unsigned) = c->changed;
     void *ctx = c->ctx;
-    *c = (struct perf__council){.changed = changed, .ctx = ctx, .leader = PERF__S3FIFO};
+    bool by_weight = c->by_weight;
+    *c = (struct perf__council){
+        .changed = changed, .ctx = ctx, .by_weight = by_weight, .leader = PERF__S3FIFO};
     c->records = memory;
     c->buckets = (uint16_t *)(void *)(c->records + records);
     c->records_max = records;
@@ -160,13 +162,14 @@ unsigned perf__council_uses(struct perf__council *c, uint32_t index)
     return record->uses;
 }
 
-static void score(struct perf__council *c, unsigned hits)
+/* worth: of this request; one on average. */
+static void score(struct perf__council *c, unsigned hits, double worth)
 {
     double span = c->entries * FADE_CAPACITIES;
     double fade = 1 - 1 / (span < FADE_MIN ? FADE_MIN : span);
     uint8_t best = c->leader;
     for (uint8_t e = 0; e < PERF__EXPERTS; e++) {
-        c->score[e] = c->score[e] * fade + ((hits >> e) & 1);
+        c->score[e] = c->score[e] * fade + ((hits >> e) & 1) * worth;
         best = c->score[e] > c->score[best] ? e : best;
     }
     if (c->score[best] > c->score[c->leader] + 1) {
@@ -218,11 +221,14 @@ void perf__council_request(struct perf__council *c, uint32_t hash, uint32_t weig
         }
     }
     c->busy = 0;
+    double worth = 1;
+    if (c->by_weight) /* in part: keys that are asked for in several sizes mislead */
+        worth = (1 + 3 * record->weight * c->entries / (double)c->capacity) / 4;
     if (record->real != 0 && record->resident != resident) {
         c->changed(c->ctx, record->real, record->resident);
     }
     perf__council_released(c, index);
-    score(c, hits);
+    score(c, hits, worth);
 }
 
 void perf__council_forget(struct perf__council *c, uint32_t hash)

@@ -104,6 +104,7 @@ struct perf__council {
     uint32_t gdsf_classes;      /* of which these are not empty */
     uint32_t first_weight;      /* of the first request; GDSF sleeps while all are like it */
     bool sized;
+    bool by_weight; /* a hit is worth its weight, not one; kept by perf__council_reset */
     uint64_t requests, epoch_ends;
     uint32_t busy; /* the record being requested: not idle whatever its lists say */
     uint8_t epoch;

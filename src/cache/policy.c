@@ -230,6 +230,7 @@ int perf__policy_init(struct perf__policy *p, const struct perf__policy_config *
     unsigned char *at = (unsigned char *)(((uintptr_t)p->memory + 63) & ~(uintptr_t)63);
     p->logs = (struct perf__log *)(void *)at;
     memset(p->logs, 0, logs);
+    p->council.by_weight = config->by_weight;
     p->council.changed = opinion_changed;
     p->council.ctx = p;
     perf__council_reset(&p->council, p->records, records);

@@ -61,8 +61,9 @@ struct perf__policy_config {
      * more must be announced, since a directory cannot turn into a sample later. 0 = unknown: many.
      */
     uint32_t entries;
-    bool is_part;  /* one of several: a sample is enough, since together they hold many */
-    size_t memory; /* bytes of its own the policy may take; 0 = as it sees fit, see policy.c */
+    bool by_weight; /* hits are worth their weight: what the host bounds is what it counts */
+    bool is_part;   /* one of several: a sample is enough, since together they hold many */
+    size_t memory;  /* bytes of its own the policy may take; 0 = as it sees fit, see policy.c */
 };
 
 struct perf__policy {

@@ -98,6 +98,7 @@ int perf__shard_open(struct perf__shard *shard, struct perf__memory_tier *tier, 
         .capacity = shard->max_entries ? shard->max_entries : shard->max_weight,
         .entries = (uint32_t)expected,
         .is_part = tier->shard_count > 1,
+        .by_weight = shard->max_weight != 0,
         .memory = policy_max,
     };
     if (perf__policy_init(&shard->policy, &policy))

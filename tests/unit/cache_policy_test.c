@@ -304,6 +304,32 @@ static void *hit_the_first_64(void *argument)
     return NULL;
 }
 
+/* Small keys and a few heavy ones, all asked for at random: bytes found of those asked for. */
+static double byte_hits(bool by_weight)
+{
+    enum { KEYS = 2200, HEAVY = 200, WEIGHT = 40, REQUESTS = 200000 };
+    struct model m;
+    open_model(&m, KEYS, 3000, 400);
+    m.policy->council.by_weight = by_weight;
+    uint64_t random = 11, found = 0, asked = 0;
+    for (int i = 0; i < REQUESTS; i++) {
+        bool heavy = next_random(&random) % 4 == 0;
+        uint32_t a = next_random(&random) % 1000, b = next_random(&random) % 1000;
+        uint32_t key = heavy ? a * b / 1000 * HEAVY / 1000 : HEAVY + (a * b / 1000) * 2;
+        uint32_t weight = key < HEAVY ? WEIGHT : 1;
+        asked += weight;
+        found += request(&m, key, weight) ? weight : 0;
+    }
+    close_model(&m);
+    return (double)found / (double)asked;
+}
+
+Test(cache_policy, a_host_that_bounds_weight_gets_weight)
+{
+    double by_count = byte_hits(false), by_weight = byte_hits(true);
+    cr_assert(by_weight > by_count * 1.05, "%.3f by count, %.3f by weight", by_count, by_weight);
+}
+
 Test(cache_policy, hits_need_no_lock)
 {
     struct model m;
