@@ -224,7 +224,7 @@ check-valgrind: build-tests ## uninitialised memory, which the sanitizers do not
 build-runners: $(RUNNER_BINARIES)
 
 abi: all ## record the ABI of this tree as the baseline
-	abidw --headers-dir include/libperf $(SHARED) --out-file lib/libperf.abi
+	abidw --no-comp-dir-path --headers-dir include/libperf $(SHARED) --out-file lib/libperf.abi
 
 # -------------------------------------------------------------------- install
 
