@@ -31,6 +31,7 @@ struct perf__spot {
     const struct perf__shard *shard;
     struct perf__bucket *bucket; /* the first of its chain, which has the version */
     uint64_t version;
+    uint64_t shape; /* of the index, by which the bucket was chosen */
 };
 
 PERF__INLINE struct perf__spot perf__memory_spot(const struct perf__memory_tier *tier,
@@ -39,7 +40,7 @@ PERF__INLINE struct perf__spot perf__memory_spot(const struct perf__memory_tier 
     const struct perf__shard *shard = perf__shard_of(tier, hash);
     uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_acquire);
     struct perf__bucket *bucket = &shard->index.buckets[perf__index_place(shape, (uint32_t)hash)];
-    return (struct perf__spot){.shard = shard, .bucket = bucket};
+    return (struct perf__spot){.shard = shard, .bucket = bucket, .shape = shape};
 }
 
 PERF__INLINE struct perf__entry *perf__memory_slot(const struct perf__shard *shard,
@@ -86,14 +87,13 @@ PERF__INLINE enum perf__plain_get perf__memory_get_plain(const struct perf__memo
                                                          const struct perf__plain *want)
 {
     struct perf__spot spot = perf__memory_spot(tier, want->hash);
-    uint64_t shape = atomic_load_explicit(&spot.shard->index.shape, memory_order_relaxed);
     spot.version = atomic_load_explicit(&spot.bucket->version, memory_order_acquire);
     if (spot.version % 2)
         return PERF__PLAIN_UNKNOWN;
     uint32_t hits = perf__bucket_match(spot.bucket, perf__index_tag(want->hash));
     if (!hits && !atomic_load_explicit(&spot.bucket->link, memory_order_relaxed) &&
         perf__bucket_version_again(spot.bucket) == spot.version &&
-        atomic_load_explicit(&spot.shard->index.shape, memory_order_relaxed) == shape)
+        atomic_load_explicit(&spot.shard->index.shape, memory_order_relaxed) == spot.shape)
         return PERF__PLAIN_ABSENT;
     for (; hits; hits &= hits - 1)
         if (perf__memory_take(tier, &spot, perf__memory_slot(spot.shard, spot.bucket, hits), want))

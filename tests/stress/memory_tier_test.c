@@ -103,6 +103,18 @@ static struct perf__key make_key(unsigned char *bytes, uint64_t number)
     return key;
 }
 
+static struct perf__plain plain_of(const struct perf__key *key, void *buf, size_t cap, size_t *len)
+{
+    return (struct perf__plain){.hash = key->hash,
+                                .key = key->key,
+                                .key_len = key->key_len,
+                                .header = (uint64_t)key->ns << 8 | key->key_len,
+                                .buf = buf,
+                                .cap = cap,
+                                .len = len,
+                                .thread = perf__thread_slot()};
+}
+
 static bool is_dead(void *ctx, const struct perf__entry_view *entry)
 {
     struct stress *s = ctx;
@@ -156,14 +168,7 @@ static void do_copy(struct worker *w, uint64_t number, int64_t now)
     struct perf__hit hit;
     size_t len = 0;
     int64_t acted = atomic_load(&w->s->acted[key.ns]);
-    struct perf__plain plain = {.hash = key.hash,
-                                .key = key.key,
-                                .key_len = key.key_len,
-                                .header = (uint64_t)key.ns << 8 | key.key_len,
-                                .buf = buf,
-                                .cap = sizeof buf,
-                                .len = &len,
-                                .thread = perf__thread_slot()};
+    struct perf__plain plain = plain_of(&key, buf, sizeof buf, &len);
     if (!key.user_len && (perf__memory_get_plain(w->s->tier, &plain) == PERF__PLAIN_HIT ||
                           perf__memory_search_plain(w->s->tier, &plain))) {
         int64_t stamp = check_content(buf, len, number);
@@ -249,12 +254,7 @@ static void do_put(struct worker *w, uint64_t number, int64_t now)
         write.mode = PERF_SET_IF_ABSENT;
     else if (r % 11 == 2)
         write.mode = PERF_SET_IF_PRESENT;
-    struct perf__plain plain = {.hash = key.hash,
-                                .key = key.key,
-                                .key_len = key.key_len,
-                                .header = (uint64_t)key.ns << 8 | key.key_len,
-                                .buf = data,
-                                .cap = write.len};
+    struct perf__plain plain = plain_of(&key, data, write.len, NULL);
     if (!key.user_len && !write.watch && !write.tags && write.mode == PERF_SET_ALWAYS &&
         write.dead_at == PERF__NEVER && perf__memory_overwrite_plain(w->s->tier, &plain, c.stamp)) {
         atomic_fetch_add_explicit(&overwritten, 1, memory_order_relaxed);
@@ -427,6 +427,11 @@ static void *look_again(void *arg)
     while (!atomic_load_explicit(&p->stop, memory_order_relaxed)) {
         size_t len;
         struct perf__hit hit;
+        struct perf__plain plain = plain_of(&key, buf, sizeof buf, &len);
+        enum perf__plain_get got = perf__memory_get_plain(p->s->tier, &plain);
+        if (got == PERF__PLAIN_HIT)
+            CHECK(check_content(buf, len, 1) >= 0, "a torn value");
+        atomic_fetch_add_explicit(&p->misses, got == PERF__PLAIN_ABSENT, memory_order_relaxed);
         int rc = perf__memory_get_copy(p->s->tier, &key, 0, buf, sizeof buf, &len, &hit);
         if (rc == PERF_OK)
             CHECK(check_content(buf, len, 1) >= 0, "a torn value");
