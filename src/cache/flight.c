@@ -15,12 +15,44 @@
  * thread's own call stack. */
 static _Thread_local struct perf__flight *running;
 
+/*
+ * Guards blocked_on of all flights: process-wide, because the loader of one cache may wait for a
+ * load of another. Who sets it holds a reference to what it points to until it is cleared, so a
+ * walk along it under this mutex meets living flights only. Taken under flights.mutex or alone.
+ */
+static pthread_mutex_t waits = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t waits_once = PTHREAD_ONCE_INIT;
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&waits);
+}
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&waits);
+}
+static void survive_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+/* What this thread's innermost flight waits for, from now on; NULL: nothing. */
+static void block_on(struct perf__flight *f)
+{
+    if (!running)
+        return;
+    pthread_mutex_lock(&waits);
+    running->blocked_on = f;
+    pthread_mutex_unlock(&waits);
+}
+
 int perf__flights_init(struct perf__flights *flights, const struct perf__host *host)
 {
     memset(flights, 0, sizeof *flights);
     if (pthread_mutex_init(&flights->mutex, NULL))
         return perf__fail_nomem("the table of loads");
     flights->host = host;
+    pthread_once(&waits_once, survive_forks);
     return PERF_OK;
 }
 
@@ -151,7 +183,7 @@ static void delist(struct perf__flights *flights, struct perf__flight *f)
  * Joins the flight of a key, or lists mine as its flight: *flight is the one to use, with a
  * reference for the caller; mine is consumed. *leader says whether it is mine to run.
  */
-int perf__flight_join(struct perf__flight *mine, struct perf__flight **flight, bool *leader)
+bool perf__flight_join(struct perf__flight *mine, bool waits_for, struct perf__flight **flight)
 {
     struct perf__flights *flights = &mine->op.cache->flights;
     const perf_allocator *uthash_allocator = &flights->host->allocator;
@@ -163,13 +195,13 @@ int perf__flight_join(struct perf__flight *mine, struct perf__flight **flight, b
     bool same = other && same_key(&other->op, &mine->op);
     if (same && !outdated(other)) {
         other->refs++;
-        if (!flights->closing) /* somebody waits again */
+        other->waiters += waits_for;
+        if (waits_for && !flights->closing) /* somebody waits again */
             atomic_store(&other->cancelled, false);
         *flight = other;
-        *leader = false;
         pthread_mutex_unlock(&flights->mutex);
         flight_free(mine);
-        return PERF_OK;
+        return false;
     }
     if (same)
         delist(flights, other);
@@ -180,9 +212,8 @@ int perf__flight_join(struct perf__flight *mine, struct perf__flight **flight, b
     if (flights->closing)
         atomic_store(&mine->cancelled, true);
     *flight = mine;
-    *leader = true;
     pthread_mutex_unlock(&flights->mutex);
-    return PERF_OK;
+    return true;
 }
 
 /* ------------------------------------------------------------------ running */
@@ -287,25 +318,15 @@ void perf__flight_finish(struct perf__flight *f, int rc, int64_t load_ns)
 
 void perf__flight_enter(struct perf__flight *f)
 {
-    struct perf__flights *flights = &f->op.cache->flights;
     f->outer = running;
-    if (running) {
-        pthread_mutex_lock(&flights->mutex);
-        running->blocked_on = f;
-        pthread_mutex_unlock(&flights->mutex);
-    }
+    block_on(f);
     running = f;
 }
 
 void perf__flight_leave(struct perf__flight *f)
 {
-    struct perf__flights *flights = &f->op.cache->flights;
     running = f->outer;
-    if (running) {
-        pthread_mutex_lock(&flights->mutex);
-        running->blocked_on = NULL;
-        pthread_mutex_unlock(&flights->mutex);
-    }
+    block_on(NULL);
 }
 
 /* Looks below before loading. True when the value was there and the flight has landed. */
@@ -412,7 +433,7 @@ bool perf__flight_dispatch(struct perf__flight *f)
     return false;
 }
 
-/* Would waiting for f close a circle? Under flights.mutex. */
+/* Would waiting for f close a circle? Under waits. */
 static bool would_deadlock(const struct perf__flight *f)
 {
     for (; f; f = f->blocked_on)
@@ -422,30 +443,40 @@ static bool would_deadlock(const struct perf__flight *f)
     return false;
 }
 
+/* As block_on, unless that would close a circle: then false. */
+static bool block_on_checked(struct perf__flight *f)
+{
+    if (!running)
+        return true; /* nobody can be waiting for this thread */
+    pthread_mutex_lock(&waits);
+    bool circle = would_deadlock(f);
+    if (!circle)
+        running->blocked_on = f;
+    pthread_mutex_unlock(&waits);
+    return !circle;
+}
+
 /* Waits until a flight lands or the deadline passes (0: none). */
-int perf__flight_wait(struct perf__flight *f, bool leader, int64_t deadline)
+int perf__flight_wait(struct perf__flight *f, int64_t deadline)
 {
     struct perf__flights *flights = &f->op.cache->flights;
     int rc = PERF_OK;
     pthread_mutex_lock(&flights->mutex);
-    if (!f->done && would_deadlock(f)) {
-        pthread_mutex_unlock(&flights->mutex);
-        return perf__fail(PERF_EDEADLK,
-                          "a loader in namespace '%s' waits for its own key; load it directly",
-                          f->op.ns->name);
-    }
-    f->waiters += !leader;
-    if (running)
-        running->blocked_on = f;
+    bool circle = !f->done && !block_on_checked(f);
+    if (circle)
+        rc = PERF_EDEADLK;
     while (!f->done && rc == PERF_OK)
         if (!perf__cond_wait(&f->done_cond, &flights->mutex, deadline) && !f->done)
             rc = PERF_ETIMEDOUT;
-    if (running)
-        running->blocked_on = NULL;
+    if (!circle)
+        block_on(NULL);
     if (--f->waiters == 0 && !f->done && !f->refresh)
         atomic_store(&f->cancelled, true);
     pthread_mutex_unlock(&flights->mutex);
-    if (rc)
+    if (circle)
+        perf__fail(rc, "a loader in namespace '%s' waits for its own key; load it directly",
+                   f->op.ns->name);
+    else if (rc)
         perf__fail(rc,
                    "the load in namespace '%s' took longer than the deadline; raise wait_ms "
                    "or the namespace's hard_timeout_ms, or give it a stale window",

@@ -28,9 +28,10 @@ struct perf__flight {
     struct perf__job job;
     pthread_cond_t done_cond;
     /* Under flights.mutex */
-    uint32_t refs, waiters; /* the leader is a waiter from birth, except of a refresh */
+    uint32_t refs, waiters; /* the leader is a waiter from birth */
     bool listed, done, refresh;
-    struct perf__flight *blocked_on; /* what the thread that runs this one waits for */
+    struct perf__flight
+        *blocked_on; /* what the thread that runs this one waits for; see flight.c */
     /* Written before the flight is shared, or by the thread that runs it before done */
     perf_loader loader; /* ctx is ours when own_ctx */
     bool own_ctx;
@@ -47,15 +48,16 @@ struct perf__flight {
     char bytes[]; /* user with a zero byte, key */
 };
 
-/* A flight for op, with copies of all that the caller owns. One reference. PERF_OK or
- * PERF_ENOMEM. */
+/* A flight for op, with copies of all that the caller owns. One reference. PERF_OK, PERF_ENOMEM, or
+ * what is wrong with the loader's options. */
 int perf__flight_new(const struct perf__op *op, const perf_loader *loader, int64_t now,
                      struct perf__flight **out);
 void perf__flight_unref(struct perf__flight *f);
 
 /* Joins the flight of a key, or lists mine as its flight: *flight is the one to use, with a
- * reference for the caller; mine is consumed. *leader says whether it is mine to run. */
-int perf__flight_join(struct perf__flight *mine, struct perf__flight **flight, bool *leader);
+ * reference for the caller; mine is consumed. True when it is mine, to be run by the caller. A
+ * joiner that waits_for the flight counts as a waiter at once and calls perf__flight_wait. */
+bool perf__flight_join(struct perf__flight *mine, bool waits_for, struct perf__flight **flight);
 
 /* Remembers the value in memory as what a flight may fall back to. */
 void perf__flight_attach_stale(struct perf__flight *f, int64_t now);
@@ -73,8 +75,9 @@ void perf__flight_leave(struct perf__flight *f);
 void perf__flight_finish(struct perf__flight *f, int rc, int64_t load_ns);
 void perf__flight_land(struct perf__flight *f, int status);
 
-/* Waits until a flight lands or the deadline passes (0: none). */
-int perf__flight_wait(struct perf__flight *f, bool leader, int64_t deadline);
+/* Waits until a flight lands or the deadline passes (0: none); ends one wait of a joiner, or the
+ * leader's. PERF_OK, PERF_ETIMEDOUT, PERF_EDEADLK. */
+int perf__flight_wait(struct perf__flight *f, int64_t deadline);
 
 /* Gives a landed flight's result to one caller. */
 int perf__flight_give(const struct perf__op *op, const struct perf__out *out,

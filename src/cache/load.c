@@ -61,9 +61,12 @@ int perf_load_add_tag(perf_load *load, const char *tag)
     if (f->write.tags_len + 1 + len > sizeof f->tag_buf)
         return perf__fail(PERF_EINVAL, "the value has too many tags; give at most %d",
                           PERF__TAGS_MAX);
+    pthread_mutex_t *mutex = &f->op.cache->flights.mutex; /* joiners ask whether a mark has them */
+    pthread_mutex_lock(mutex);
     f->tag_buf[f->write.tags_len] = (uint8_t)len;
     memcpy(f->tag_buf + f->write.tags_len + 1, tag, len);
     f->write.tags_len += 1 + (uint32_t)len;
+    pthread_mutex_unlock(mutex);
     return PERF_OK;
 }
 

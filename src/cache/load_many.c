@@ -74,7 +74,7 @@ static int load_missing_many(struct seat *seats, size_t count, const perf_loader
         if ((rc = perf__flight_new(&seats[n].op, loader, now, &mine)))
             break;
         perf__flight_attach_stale(mine, now);
-        perf__flight_join(mine, &seats[n].flight, &seats[n].leader);
+        seats[n].leader = perf__flight_join(mine, true, &seats[n].flight);
     }
     if (n) {
         int run_rc = run_many(seats, n, loader);
@@ -85,7 +85,7 @@ static int load_missing_many(struct seat *seats, size_t count, const perf_loader
         struct perf__flight *f = seats[i].flight;
         int wait_rc = seats[i].leader
                           ? PERF_OK
-                          : perf__flight_wait(f, false, perf__earlier(deadline, f->give_up_at));
+                          : perf__flight_wait(f, perf__earlier(deadline, f->give_up_at));
         if (wait_rc)
             seats[i].item->status = wait_rc;
         else

@@ -18,18 +18,16 @@ static enum refreshed refresh(const struct perf__op *op, const perf_loader *load
                               const struct perf__out *out, int64_t now, int64_t soft_ms, int *rc)
 {
     struct perf__flight *mine, *f;
-    bool leader;
     enum refreshed result = KEEP_OLD;
     if (perf__flight_new(op, loader, now, &mine))
         return KEEP_OLD;
     mine->refresh = true;
     perf__flight_attach_stale(mine, now);
-    perf__flight_join(mine, &f, &leader);
+    bool leader = perf__flight_join(mine, soft_ms > 0, &f);
     bool here = leader && !perf__flight_dispatch(f);
     if (here) /* nobody can do it for us, and nobody else is doing it */
         perf__flight_run(f);
-    if (here ||
-        (soft_ms > 0 && perf__flight_wait(f, leader, perf__deadline_after(soft_ms)) == PERF_OK)) {
+    if (here || (soft_ms > 0 && perf__flight_wait(f, perf__deadline_after(soft_ms)) == PERF_OK)) {
         if (f->status == PERF_OK) {
             *rc = perf__flight_give(op, out, f, now);
             result = GAVE_NEW;
@@ -73,15 +71,14 @@ static int load_missing(const struct perf__op *op, const perf_loader *loader,
                         const struct perf__out *out, int64_t now)
 {
     struct perf__flight *mine, *f;
-    bool leader;
     int rc = perf__flight_new(op, loader, now, &mine);
     if (rc)
         return rc;
-    perf__flight_join(mine, &f, &leader);
+    bool leader = perf__flight_join(mine, true, &f);
     int64_t deadline = perf__earlier(perf__deadline_after(loader->wait_ms), f->give_up_at);
     if (leader && !(deadline && perf__flight_dispatch(f)))
         perf__flight_run(f);
-    else if (!(rc = perf__flight_wait(f, leader, deadline)) && !leader)
+    else if (!(rc = perf__flight_wait(f, deadline)) && !leader)
         perf__count(op, PERF__LOADS_SUPPRESSED, 1);
     if (!rc)
         rc = perf__flight_give(op, out, f, now);

@@ -606,6 +606,7 @@ Test(loader, asking_for_its_own_key_is_refused)
 struct crossing {
     struct nested nested;
     const char *key;
+    perf_cache *cache; /* of key; the nested load may be in another one */
 };
 
 static void *run_crossing(void *ctx)
@@ -614,28 +615,70 @@ static void *run_crossing(void *ctx)
     perf_loader loader = PERF_LOADER_INIT;
     loader.load = load_nested;
     loader.ctx = &c->nested;
-    ask_with(c->nested.cache, c->key, &loader, NULL, NULL);
+    ask_with(c->cache, c->key, &loader, NULL, NULL);
     return NULL;
 }
 
 Test(loader, crossing_loads_do_not_wait_forever)
 {
     struct fixture f;
+    perf_cache *second;
     fixture_open(&f, NULL);
-    for (int round = 0; round < 50; round++) {
+    cr_assert_eq(perf_cache_open(NULL, &second), PERF_OK);
+    for (int round = 0; round < 100; round++) {
+        perf_cache *other = round % 2 ? second : f.cache;
         pthread_barrier_t barrier;
         pthread_t thread;
         char a[16], b[16];
         snprintf(a, sizeof a, "a%d", round);
         snprintf(b, sizeof b, "b%d", round);
         pthread_barrier_init(&barrier, NULL, 2);
-        struct crossing one = {{f.cache, b, &barrier, 0}, a}, two = {{f.cache, a, &barrier, 0}, b};
+        struct crossing one = {{other, b, &barrier, 0}, a, f.cache};
+        struct crossing two = {{f.cache, a, &barrier, 0}, b, other};
         pthread_create(&thread, NULL, run_crossing, &one);
         run_crossing(&two);
         pthread_join(thread, NULL);
         cr_assert((one.nested.inner == PERF_EDEADLK) + (two.nested.inner == PERF_EDEADLK) == 1);
         pthread_barrier_destroy(&barrier);
     }
+    perf_cache_close(second);
+    fixture_close(&f);
+}
+
+/* Joiners ask whether a mark has killed what is loaded, by its tags, while the loader adds some. */
+static int load_tagged(perf_load *l, void *ctx)
+{
+    (void)ctx;
+    for (int i = 0; i < 8; i++) {
+        char tag[8];
+        snprintf(tag, sizeof tag, "t%d", i);
+        cr_assert_eq(perf_load_add_tag(l, tag), PERF_OK);
+        sched_yield();
+    }
+    return perf_load_set(l, "v", 1);
+}
+
+static void *ask_tagged(void *ctx)
+{
+    perf_loader loader = PERF_LOADER_INIT;
+    loader.load = load_tagged;
+    for (int i = 0; i < 300; i++) {
+        ask_with(ctx, "k", &loader, NULL, NULL);
+        perf_cache_invalidate_tag(ctx, i % 2 ? "t3" : "unused");
+        perf_cache_delete(ctx, "ns", NULL, "k", 1);
+    }
+    return NULL;
+}
+
+Test(loader, tags_are_added_while_others_join)
+{
+    struct fixture f;
+    fixture_open(&f, NULL);
+    pthread_t thread[3];
+    for (int i = 0; i < 3; i++)
+        pthread_create(&thread[i], NULL, ask_tagged, f.cache);
+    for (int i = 0; i < 3; i++)
+        pthread_join(thread[i], NULL);
     fixture_close(&f);
 }
 
