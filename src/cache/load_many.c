@@ -139,6 +139,7 @@ int perf_cache_get_or_load_many(perf_cache *cache, const char *ns, const char *u
         perf__free(&cache->host.allocator, seats);
         perf__events_deliver(&cache->events);
     }
+    perf__items_settle(items, count); /* of what an error kept from being asked for */
     for (size_t i = 0; i < count; i++)
         found += items[i].status == PERF_OK;
     if (hits)
