@@ -650,7 +650,7 @@ static int load_tagged(perf_load *l, void *ctx)
 {
     (void)ctx;
     for (int i = 0; i < 8; i++) {
-        char tag[8];
+        char tag[16];
         snprintf(tag, sizeof tag, "t%d", i);
         cr_assert_eq(perf_load_add_tag(l, tag), PERF_OK);
         sched_yield();
