@@ -93,7 +93,7 @@ bool perf__memory_search_plain(const struct perf__memory_tier *tier, const struc
 /* Tells the policy. */
 static inline void count_hit(struct perf__shard *shard, const struct sight *s, uint32_t hash)
 {
-    uint32_t meta = atomic_load_explicit(&s->entry->node.meta, memory_order_relaxed);
+    uint32_t meta = perf__entry_flags(s->entry);
     if (__builtin_expect(perf__policy_wants_hit(meta), 0))
         perf__memory_count_use(s->entry, s->bucket, s->version);
     perf__policy_note(&shard->policy, hash, perf__thread_slot());
