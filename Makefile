@@ -37,12 +37,18 @@ CFLAGS_   = -std=gnu11 $(OPT) $(WARNINGS) -fPIC -fvisibility=hidden -fno-plt
 LDFLAGS_ := -Wl,-z,relro -Wl,-z,now -Wl,-z,nodelete -Wl,--as-needed
 LIBS     := -pthread -lm
 
-# Backends: WITH_X=0 leaves src/store/x*.c out, and the library neither links nor mentions it.
-# A line each: name, sources, pkg-config module.
-BACKENDS := SQLITE
+# Backends: WITH_X=0 leaves its sources out, and the library neither links nor mentions it.
+# Three lines each: on or off, sources, pkg-config modules. AWS needs HTTP.
+BACKENDS := SQLITE HTTP AWS
 WITH_SQLITE ?= 1
 SQLITE_SOURCES := src/store/sqlite%
 SQLITE_PKG     := sqlite3
+WITH_HTTP ?= 1
+HTTP_SOURCES := src/net/http%
+HTTP_PKG     := libcurl
+WITH_AWS ?= $(WITH_HTTP)
+AWS_SOURCES := src/net/aws%
+AWS_PKG     := libcrypto libcjson expat zlib
 
 backend_on  = $(filter 1,$(WITH_$(1)))
 CPPFLAGS   += $(foreach b,$(BACKENDS),-DPERF_WITH_$(b)=$(if $(call backend_on,$(b)),1,0))
@@ -63,8 +69,10 @@ ifeq ($(VARIANT),clang)
 CC := clang
 CXX := clang++
 endif
-ifeq ($(VARIANT),nosqlite)
+ifeq ($(VARIANT),bare)
 WITH_SQLITE := 0
+WITH_HTTP := 0
+WITH_AWS := 0
 endif
 
 # -------------------------------------------------------------------- sources
@@ -127,7 +135,7 @@ TEST_CFLAGS  := -Itests/support -Wno-conversion -Wno-shadow -Wno-unused-result \
                 $(if $(filter tsan,$(VARIANT)),-Wno-format-zero-length -Wno-clobbered)
 TEST_LIBS    := $(if $(filter tsan,$(VARIANT)),,-lcriterion)
 
-tests_of = $(filter-out $(if $(call backend_on,SQLITE),,%sqlite_test.c),$(sort $(wildcard tests/$(1)/*_test.c))) \
+tests_of = $(filter-out $(foreach b,sqlite http aws,$(if $(call backend_on,$(shell echo $(b) | tr a-z A-Z)),,%$(b)_test.c)),$(sort $(wildcard tests/$(1)/*_test.c))) \
            $(TEST_SUPPORT) $(if $(filter tsan,$(VARIANT)),tests/support/shim.c)
 
 $(OUT)/tests/%.o: tests/%.c Makefile
@@ -181,7 +189,7 @@ run-demo: $(OUT)/demo
 
 # --------------------------------------------------------------------- checks
 
-CHECKS := layers format man symbols headers nosqlite clang tidy consumer abi asan tsan valgrind
+CHECKS := layers format man symbols headers bare clang tidy consumer abi asan tsan valgrind
 check: ## all checks below, one line of result each
 	@tests/support/deps.sh check
 	@+for c in $(CHECKS); do $(MAKE) --no-print-directory check-$$c || exit 1; done
@@ -202,10 +210,10 @@ format:
 check-clang: ## clang compiles everything without a warning
 	@+$(MAKE) --no-print-directory -s VARIANT=clang $(patsubst $(OUT)/%,$(BUILD)/clang/%,$(OBJECTS))
 	@echo "ok clang: no warnings"
-check-nosqlite: ## the library builds without SQLite and does not mention it
-	@+$(MAKE) --no-print-directory -s VARIANT=nosqlite all
-	@! ldd $(BUILD)/nosqlite/lib/libperf.so.$(VERSION) | grep -q sqlite
-	@echo "ok nosqlite: builds and links without it"
+check-bare: ## the library builds without any backend and mentions none
+	@+$(MAKE) --no-print-directory -s VARIANT=bare all
+	@! ldd $(BUILD)/bare/lib/libperf.so.$(VERSION) | grep -qE 'sqlite|curl|crypto|cjson|expat|libz'
+	@echo "ok bare: builds and links without backends"
 check-tidy: ## clang-tidy, warnings are errors
 	@tests/lint/tidy.sh $(CPPFLAGS) -- $(SOURCES)
 check-consumer: all ## installed, found by pkg-config, linked shared and static, run

@@ -56,7 +56,13 @@ PERF_BEGIN_DECLS
     X(EUNSUPPORTED, -14, "not supported by this backend or build")                        \
     X(ELOAD, -15, "the loader failed")                                                    \
     X(EUNAVAILABLE, -16, "the backend cannot be reached now")                             \
-    X(EDEADLK, -17, "the call would wait for itself")
+    X(EDEADLK, -17, "the call would wait for itself")                                     \
+    X(EREJECTED, -18, "refused by a breaker or a limit before it was tried")              \
+    X(ETHROTTLED, -19, "the service asks for fewer requests")                             \
+    X(EACCESS, -20, "credentials are missing, expired or refused")                        \
+    X(EREMOTE, -21, "the service answered with an error")                                 \
+    X(EPROTOCOL, -22, "the reply is not what the protocol allows")                        \
+    X(ETLS, -23, "TLS failed: the peer's certificate or ours was refused")
 
 enum {
 #define PERF_STATUS_ENUM(name, value, text) PERF_##name = value,

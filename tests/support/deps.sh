@@ -5,7 +5,8 @@
 # Does nothing, quickly, when all of it is there. Uses sudo when it is not root.
 set -eu
 
-build="gcc g++ pkg-config libc6-dev libsqlite3-dev uthash-dev xz-utils"
+build="gcc g++ pkg-config libc6-dev libsqlite3-dev uthash-dev xz-utils
+libcurl4-openssl-dev libssl-dev libcjson-dev libexpat1-dev zlib1g-dev"
 test="$build libcriterion-dev python3 nodejs npm"
 check="$test clang clang-tidy clang-format abigail-tools mandoc valgrind git"
 
