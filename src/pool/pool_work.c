@@ -354,7 +354,7 @@ static uint32_t wanted(perf_pool *pool)
     uint32_t idle = perf__pool_count(pool, SLOT_IDLE);
     uint32_t keep = pool->keeps_idle ? perf__pool_keep(pool) : 0;
     uint32_t ready = idle + pool->opening;
-    uint32_t for_queue = waiting > pool->opening ? waiting - pool->opening : 0;
+    uint32_t for_queue = waiting > ready ? waiting - ready : 0;
     uint32_t for_keep = keep > ready ? keep - ready : 0;
     return for_queue > for_keep ? for_queue : for_keep;
 }
