@@ -59,7 +59,7 @@ typedef struct perf_pool perf_pool;
  * How to make, check and end a connection. struct_size, open and close are
  * required; any other entry may be NULL. Entries are called with ctx from the
  * pool's threads and from callers, never twice at once for one connection, and
- * never with a lock of the pool held. They must not call the pool back.
+ * (but for fd) never with a lock of the pool held. They must not call the pool back.
  */
 typedef struct perf_connection_vtable {
     size_t struct_size;
@@ -79,7 +79,8 @@ typedef struct perf_connection_vtable {
      *  release. Anything but PERF_OK closes the connection. NULL: nothing to do. */
     int (*reset)(void *ctx, void *conn);
 
-    /** Its socket, which the pool watches for the peer's closing; it never reads or closes it.
+    /** Its socket, which the pool watches for the peer's closing and looks at before it lends; it
+     *  never reads or closes it. Answers at once; may be called with a lock of the pool held.
      *  -1: none. NULL: none. */
     int (*fd)(void *ctx, void *conn);
 } perf_connection_vtable;
@@ -126,13 +127,17 @@ typedef struct perf_pool_options {
     int64_t adaptive;                     /**< 1: keep as many connections ready as were in use at
                                                the peak of the last minutes, and no more than that;
                                                min_idle stays the lower bound */
-    int64_t no_threads;                   /**< 1: callers open connections themselves, and the host
-                                               calls perf_pool_maintain now and then */
-    const perf_host *host;                /**< allocator, clock, log */
+    int64_t socket_trust_ms; /**< a connection with an fd that was lent within this time is
+                                  lent again without a look at its socket, which
+                                  costs a fraction of a microsecond; default 0: the
+                                  look is never left out */
+    int64_t no_threads;      /**< 1: callers open connections themselves, and the host
+                                  calls perf_pool_maintain now and then */
+    const perf_host *host;   /**< allocator, clock, log */
 } perf_pool_options;
-#define PERF_POOL_OPTIONS_INIT                                                                \
-    {                                                                                         \
-        sizeof(perf_pool_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+#define PERF_POOL_OPTIONS_INIT                                                                   \
+    {                                                                                            \
+        sizeof(perf_pool_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /**

@@ -70,7 +70,8 @@ static int take_options(const perf_pool_options *given, perf_pool_options *o,
         (rc = perf__check_range("leak_ms", o->leak_ms, 0, 365 * DAY_MS)) ||
         (rc = perf__check_range("max_keys", (int64_t)o->max_keys, 1, 65536)) ||
         (rc = perf__check_range("adaptive", o->adaptive, 0, 1)) ||
-        (rc = perf__check_range("no_threads", o->no_threads, 0, 1)))
+        (rc = perf__check_range("no_threads", o->no_threads, 0, 1)) ||
+        (rc = perf__check_range("socket_trust_ms", o->socket_trust_ms, 0, DAY_MS)))
         return rc;
     use_default(&o->max_total, o->max_keys * o->max_size);
     return perf__check_range("max_total", (int64_t)o->max_total, 1,
@@ -83,8 +84,8 @@ static int64_t quiet_ms(const perf_pool *pool)
     int64_t quiet = DAY_MS;
     if (pool->vtable.validate && pool->options.validate_after_ms >= 0)
         quiet = pool->options.validate_after_ms;
-    if (pool->vtable.fd && quiet > POOL_SOCKET_QUIET)
-        quiet = POOL_SOCKET_QUIET;
+    if (pool->vtable.fd && quiet > pool->options.socket_trust_ms)
+        quiet = pool->options.socket_trust_ms;
     return quiet;
 }
 

@@ -40,8 +40,7 @@ enum {
     POOL_CHUNK = 16, /* slots allocated at once */
     POOL_MAX_KEY = 255,
     POOL_MAX_OPENING = 64,
-    POOL_HINTS = 4,        /* pools a thread remembers its last connection of */
-    POOL_SOCKET_QUIET = 8, /* ms in which a connection with a socket is lent without a look at it */
+    POOL_HINTS = 4, /* pools a thread remembers its last connection of */
     POOL_PATIENCE_NS = 100000,
     POOL_STRICT_NS = 1000000,
     POOL_BACKOFF_MIN = 50, /* ms after the first failed open, doubling */
@@ -59,8 +58,9 @@ enum {
     WHY_INVALID,
     WHY_DISCARDED,
     WHY_EVICTED,
-    WHY_CLOSING, /* the pool's own end; not counted */
-    WHY_COUNT
+    WHY_CLOSING, /* the pool's own end */
+    WHY_COUNT,
+    WHY_UNSURE /* only validate can tell */
 };
 
 /* What a worker is to do with a busy slot. */
@@ -255,8 +255,10 @@ static inline bool perf__slot_claim(struct perf__slot *slot, uint32_t as)
 struct perf__slot *perf__pool_claim(perf_pool *pool, uint32_t as);
 void perf__pool_stamp(struct perf__slot *slot, const char *who, int64_t now_ms);
 bool perf__pool_is_fresh(struct perf__slot *slot, int64_t now_ms);
-/* WHY_NOT, or why the connection of a slot that the caller owns cannot be lent. Calls validate for
- * up to budget_ms when that is due, or `always`. No lock held. */
+/* May the connection of a slot that the caller owns be lent? WHY_NOT: yes. Does not wait. */
+int perf__pool_look(struct perf__slot *slot, int64_t now_ms);
+/* The same, and never unsure: calls validate for up to budget_ms when that is due, or `always`.
+ * Without the mutex. */
 int perf__pool_check(struct perf__slot *slot, int64_t now_ms, int64_t budget_ms, bool always);
 /* Makes an owned slot idle and serves who waits; without the mutex. */
 void perf__pool_give_back(struct perf__slot *slot);
@@ -284,7 +286,7 @@ int perf__pool_open_slot(struct perf__slot *slot, int64_t timeout_ms, uint32_t a
 void perf__pool_retire(struct perf__slot *slot, int why);
 /* Makes an owned slot empty: its connection is gone. */
 void perf__pool_vacate(struct perf__slot *slot);
-/* False, and the slot is idle again, when no thread can be had. */
+/* Has an owned slot validated by a worker; false, and nothing is changed, when none can be had. */
 bool perf__pool_check_later(struct perf__slot *slot);
 int perf__pool_start_keeper(perf_pool *root);
 void perf__pool_wake_keeper(perf_pool *root);

@@ -105,9 +105,9 @@ struct perf__slot *perf__pool_claim(perf_pool *pool, uint32_t as)
     return NULL;
 }
 
-int perf__pool_check(struct perf__slot *slot, int64_t now_ms, int64_t budget_ms, bool always)
+int perf__pool_look(struct perf__slot *slot, int64_t now_ms)
 {
-    perf_pool *pool = slot->pool;
+    const perf_pool *pool = slot->pool;
     int why = (int)atomic_load_explicit(&slot->doomed, memory_order_relaxed);
     if (why)
         return why;
@@ -116,15 +116,19 @@ int perf__pool_check(struct perf__slot *slot, int64_t now_ms, int64_t budget_ms,
     bool readable = false;
     if (perf__slot_peer_closed(slot, &readable))
         return WHY_PEER;
-    if (!pool->vtable.validate)
-        return WHY_NOT;
-
     int64_t since = atomic_load_explicit(&slot->since_ms, memory_order_relaxed);
     int64_t alive = atomic_load_explicit(&slot->alive_ms, memory_order_relaxed);
     int64_t after = pool->options.validate_after_ms;
     bool due = after >= 0 && now_ms - (since > alive ? since : alive) >= after;
-    if (!due && !readable && !always)
-        return WHY_NOT;
+    return pool->vtable.validate && (due || readable) ? WHY_UNSURE : WHY_NOT;
+}
+
+int perf__pool_check(struct perf__slot *slot, int64_t now_ms, int64_t budget_ms, bool always)
+{
+    perf_pool *pool = slot->pool;
+    int why = perf__pool_look(slot, now_ms);
+    if (why != WHY_UNSURE && !(why == WHY_NOT && always && pool->vtable.validate))
+        return why;
     int64_t budget = pool->options.validate_timeout_ms;
     if (budget_ms >= 0 && budget_ms < budget)
         budget = budget_ms > 0 ? budget_ms : 1;

@@ -79,6 +79,20 @@ static bool any_idle(perf_pool *pool)
     return false;
 }
 
+/* Nobody is there to wait while it is validated: otherwise it is checked or ended elsewhere. */
+static bool is_lendable(struct perf__slot *slot)
+{
+    int64_t now = perf__now_ms(&slot->pool->clock);
+    int why = perf__pool_is_fresh(slot, now) ? WHY_NOT : perf__pool_look(slot, now);
+    if (!why)
+        return true;
+    if (why == WHY_UNSURE && perf__pool_check_later(slot))
+        return false;
+    slot->refused++;
+    perf__pool_retire(slot, why == WHY_UNSURE ? WHY_INVALID : why);
+    return false;
+}
+
 void perf__pool_serve(perf_pool *pool)
 {
     struct perf__waiter *waiter;
@@ -96,12 +110,8 @@ void perf__pool_serve(perf_pool *pool)
         struct perf__slot *slot = perf__pool_claim(pool, SLOT_BORROWED);
         if (!slot)
             return;
-        int64_t now = perf__now_ms(&pool->clock);
-        if (waiter->request && !perf__pool_is_fresh(slot, now)) {
-            if (perf__pool_check_later(slot)) /* no caller is there to validate it */
-                continue;
-            return;
-        }
+        if (waiter->request && !is_lendable(slot))
+            continue;
         perf__pool_dequeue(waiter);
         waiter->slot = slot;
         /* Strict order goes on while the next one has waited long, too; where connections are held

@@ -177,8 +177,8 @@ static void look_at_slots(perf_pool *pool, int64_t now, int64_t *next)
             } else if (!check) {
                 perf__slot_set(slot, SLOT_IDLE);
                 perf__pool_serve(pool);
-            } else {
-                perf__pool_check_later(slot);
+            } else if (!perf__pool_check_later(slot)) {
+                perf__slot_set(slot, SLOT_IDLE); /* the next upkeep tries again */
             }
         }
     }

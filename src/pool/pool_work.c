@@ -337,7 +337,6 @@ bool perf__pool_check_later(struct perf__slot *slot)
     perf_pool *root = slot->pool->root;
     if (!more_workers(root)) {
         perf__log(&root->host.log, PERF_LOG_ERROR, "pool", "no thread could be started");
-        perf__slot_set(slot, SLOT_IDLE);
         return false;
     }
     slot->refused += perf__slot_state(slot) == SLOT_BORROWED;
