@@ -450,9 +450,14 @@ void perf__pool_stop_threads(perf_pool *root)
     pthread_mutex_unlock(&root->mutex);
     if (runs)
         pthread_join(root->keeper, NULL);
-    for (uint32_t i = 0; i < POOL_MAX_OPENING; i++)
-        if (root->workers[i].running || root->workers[i].finished)
-            pthread_join(root->workers[i].thread, NULL);
+    for (uint32_t i = 0; i < POOL_MAX_OPENING; i++) {
+        struct perf__worker *worker = &root->workers[i];
+        pthread_mutex_lock(&root->mutex);
+        bool started = worker->running || worker->finished;
+        pthread_mutex_unlock(&root->mutex);
+        if (started)
+            pthread_join(worker->thread, NULL);
+    }
     if (root->epoll >= 0)
         close(root->epoll);
     if (root->wake >= 0)

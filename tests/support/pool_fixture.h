@@ -31,7 +31,8 @@ struct backend {
 
 struct link {
     struct backend *backend;
-    int fd, peer; /* our end, and the other one's; -1 once that one hung up */
+    int fd;           /* our end */
+    _Atomic int peer; /* the other one's; -1 once that one hung up */
     int number;
     char key[64];
     _Atomic int users; /* borrowers at once: never more than one */
@@ -80,9 +81,9 @@ out:
 
 static inline void link_hang_up(struct link *link)
 {
-    if (link->peer >= 0)
-        close(link->peer);
-    link->peer = -1;
+    int peer = atomic_exchange(&link->peer, -1);
+    if (peer >= 0)
+        close(peer); /* the pool may free link from here on */
 }
 
 static inline void link_close(void *ctx, void *conn)
@@ -126,11 +127,11 @@ static inline int link_fd(void *ctx, void *conn)
 
 static const perf_connection_vtable link_full = {sizeof link_full, link_open,  link_close,
                                                  link_validate,    link_reset, link_fd};
-static const perf_connection_vtable link_plain = {sizeof link_plain, link_open, link_close,
-                                                  NULL,              NULL,      NULL};
+static const perf_connection_vtable link_plain = {
+    sizeof link_plain, link_open, link_close, NULL, NULL, NULL};
 
-/* options as the test wants them, but for vtable, ctx and host. manual: a clock that the test moves,
- * and no threads. */
+/* options as the test wants them, but for vtable, ctx and host. manual: a clock that the test
+ * moves, and no threads. */
 static inline void backend_open(struct backend *b, const perf_connection_vtable *vtable,
                                 perf_pool_options options, bool manual)
 {
