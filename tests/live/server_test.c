@@ -169,7 +169,7 @@ Test(server_nginx, tls_and_http2)
     static const char script[] =
         "set -e\n"
         "hello() { openssl s_client -connect 127.0.0.1:$1 -CAfile $DIR/ca.pem \\\n"
-        "    -verify_return_error -verify_hostname localhost -alpn h2 </dev/null 2>&1; }\n"
+        "    -verify_return_error -verify_hostname localhost -alpn h2,http/1.1 </dev/null 2>&1; }\n"
         "hello $PORT | grep -q 'ALPN protocol: h2'\n"
         "hello $PORT | grep -q 'Verification: OK'\n"
         "hello $PORT2 | grep -q 'Verification error: hostname mismatch'\n";
