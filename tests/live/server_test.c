@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -320,4 +321,128 @@ Test(server_dynamodb, lives_and_ends)
     exercise(s, dynamodb_answers);
     dies_with_its_test(test_server_dynamodb);
     test_leaks_end(&leaks);
+}
+
+/* ------------------------------------------------------------------- PostgreSQL */
+
+static bool postgres_answers(struct test_server *s)
+{
+    char command[512];
+    snprintf(command, sizeof command,
+             "for at in 127.0.0.1 %s; do test 42 = \"$(psql -h $at -p %d -U postgres -w -tA -c "
+             "'select 6 * 7')\" || exit 1; done",
+             s->dir, s->port);
+    return test_server_run(s, (const char *const[]){"sh", "-c", command, NULL});
+}
+
+Test(server_postgres, lives_and_ends)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_server *s = test_server_postgres();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    exercise(s, postgres_answers);
+    dies_with_its_test(test_server_postgres);
+    test_leaks_end(&leaks);
+}
+
+/* -------------------------------------------------------------------- toxiproxy */
+
+static int behind;
+
+static struct test_server *start_toxiproxy(void)
+{
+    return test_server_toxiproxy(behind);
+}
+
+/* What came through the proxy: NULL if nothing did; *ms is how long it took. */
+static char *through(struct test_server *s, int *status, int64_t *ms)
+{
+    struct timespec a, b;
+    char *reply = NULL;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    *status = test_http(s->ports[1], "GET", "/", NULL, NULL, &reply);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    *ms = (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000;
+    return reply;
+}
+
+static bool toxiproxy_answers(struct test_server *s)
+{
+    int status;
+    int64_t ms;
+    free(through(s, &status, &ms));
+    return status == 200;
+}
+
+Test(server_toxiproxy, lives_and_ends)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_server *back = start_nginx();
+    if (!back)
+        PERF_TEST_SKIP(test_server_why());
+    behind = back->port;
+    struct test_server *s = start_toxiproxy();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    exercise(s, toxiproxy_answers);
+    dies_with_its_test(start_toxiproxy);
+    test_server_stop(back);
+    test_leaks_end(&leaks);
+}
+
+Test(server_toxiproxy, toxics_do_what_they_say)
+{
+    struct test_server *back = start_nginx();
+    if (!back)
+        PERF_TEST_SKIP(test_server_why());
+    struct test_server *s = test_server_toxiproxy(back->port);
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    int status;
+    int64_t ms;
+    char *reply;
+
+    cr_assert(test_toxic_add(s, "t", "latency", true, "\"latency\": 300"), "%s", test_server_why());
+    free(through(s, &status, &ms));
+    cr_assert(status == 200 && ms >= 300, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"), "%s", test_server_why());
+    free(through(s, &status, &ms));
+    cr_assert(status == 200 && ms < 300, "%d after %d ms", status, (int)ms);
+
+    cr_assert(test_toxic_add(s, "t", "limit_data", true, "\"bytes\": 20"));
+    reply = through(s, &status, &ms);
+    cr_assert(reply && strlen(reply) == 20, "%s", reply ? reply : "nothing");
+    free(reply);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_add(s, "t", "reset_peer", true, "\"timeout\": 0"));
+    free(through(s, &status, &ms));
+    cr_assert_eq(status, 0);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    /* On the request's way: on the reply's, it ends when the server closes. */
+    cr_assert(test_toxic_add(s, "t", "timeout", false, "\"timeout\": 100"));
+    free(through(s, &status, &ms));
+    cr_assert(status == 0 && ms >= 100, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_add(s, "t", "slow_close", true, "\"delay\": 200"));
+    free(through(s, &status, &ms));
+    cr_assert(status == 200 && ms >= 200, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_add(s, "t", "bandwidth", true, "\"rate\": 1"));
+    free(through(s, &status, &ms)); /* about 180 bytes at 1 KB/s */
+    cr_assert(status == 200 && ms >= 100, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_enable(s, false));
+    cr_assert_not(test_port_accepts(s->ports[1]));
+    cr_assert(test_toxic_enable(s, true));
+    cr_assert(toxiproxy_answers(s));
+    cr_assert_not(test_toxic_add(s, "t", "poison", true, NULL));
+    cr_assert_not_null(strstr(test_server_why(), "poison"));
+    test_server_stop(s);
+    test_server_stop(back);
 }
