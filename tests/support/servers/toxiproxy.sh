@@ -14,6 +14,10 @@ flock 9
 echo "libperf: building toxiproxy into build/bin"
 make=$(mktemp -d)
 trap 'chmod -R u+w "$make"; rm -rf "$make"' EXIT
-GOBIN=$make/bin GOPATH=$make/go GOFLAGS=-buildvcs=false CGO_ENABLED=0 \
-    go install >"$make/log" 2>&1 -ldflags='-s -w' github.com/Shopify/toxiproxy/v2/cmd/server@$version
+if ! GOBIN=$make/bin GOPATH=$make/go GOFLAGS=-buildvcs=false CGO_ENABLED=0 \
+    go install -ldflags='-s -w' github.com/Shopify/toxiproxy/v2/cmd/server@$version \
+    >"$make/log" 2>&1; then
+    tail -n 5 "$make/log" >&2
+    exit 1
+fi
 mv "$make/bin/server" $to
