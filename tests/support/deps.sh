@@ -46,7 +46,7 @@ provided() {
     default-jre-headless) command -v java ;;
     golang-go) command -v go ;;
     python3-venv) # slow to ask, so only before the first time
-        [ -e "$(dirname "$0")/../../build/venv/installed.txt" ] ||
+        [ -e "$(dirname "$0")/../../build/venv/installed" ] ||
             python3 -c 'import ensurepip, venv' ;;
     npm | openssl | python3 | clang | clang-tidy | clang-format | mandoc | valgrind | git | pkg-config)
         command -v "$1" ;;

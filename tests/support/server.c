@@ -10,6 +10,7 @@
  */
 #include "server.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -362,6 +363,43 @@ static void end_guard(struct test_server *s, const char *word)
 
 /* ------------------------------------------------------------------ start and end */
 
+/* What a child's line in /proc says of its parent; 0 if it is gone. */
+static pid_t parent_of(const char *pid)
+{
+    char path[300], line[512];
+    int parent = 0;
+    snprintf(path, sizeof path, "/proc/%s/stat", pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return 0;
+    if (fgets(line, sizeof line, f)) {
+        const char *name_end = strrchr(line, ')'); /* a name may hold anything */
+        if (!name_end || sscanf(name_end + 1, " %*c %d", &parent) != 1)
+            parent = 0;
+    }
+    fclose(f);
+    return parent;
+}
+
+/*
+ * Signals a process's descendants, then its group. PostgreSQL's processes make groups of their own;
+ * the first is stopped meanwhile, so that it begets no more.
+ */
+static void signal_family(pid_t pid, pid_t group, int signal_number)
+{
+    DIR *proc = opendir("/proc");
+    struct dirent *entry;
+    if (signal_number != SIGCONT)
+        kill(pid, SIGSTOP);
+    while (proc && (entry = readdir(proc))) {
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && parent_of(entry->d_name) == pid)
+            signal_family((pid_t)atoi(entry->d_name), 0, signal_number);
+    }
+    if (proc)
+        closedir(proc);
+    kill(group ? -group : pid, signal_number);
+}
+
 /* Whether the process ended within ms; then it is reaped. */
 static bool ended(struct test_server *s, int ms)
 {
@@ -380,10 +418,13 @@ static bool ended(struct test_server *s, int ms)
 static void end(struct test_server *s, int signal_number, const char *word)
 {
     if (s->pid) {
-        kill(-s->pid, signal_number);
-        kill(-s->pid, SIGCONT);
-        if (!ended(s, 5000)) {
-            kill(-s->pid, SIGKILL);
+        if (signal_number != SIGKILL) {
+            kill(-s->pid, signal_number);
+            signal_family(s->pid, s->pid, SIGCONT);
+            ended(s, 5000);
+        }
+        if (s->pid) {
+            signal_family(s->pid, s->pid, SIGKILL);
             ended(s, 60000);
         }
     }
@@ -517,7 +558,7 @@ void test_server_pause(struct test_server *s)
     int status;
     if (!s->pid)
         return;
-    kill(-s->pid, SIGSTOP);
+    signal_family(s->pid, s->pid, SIGSTOP);
     while (waitpid(s->pid, &status, WUNTRACED) < 0 && errno == EINTR)
         ;
 }
@@ -525,7 +566,7 @@ void test_server_pause(struct test_server *s)
 void test_server_resume(struct test_server *s)
 {
     if (s->pid)
-        kill(-s->pid, SIGCONT);
+        signal_family(s->pid, s->pid, SIGCONT);
 }
 
 void test_server_log(const struct test_server *s)

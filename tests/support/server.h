@@ -74,7 +74,8 @@ void test_server_stop(struct test_server *s);
 void test_server_kill(struct test_server *s);
 /* Starts it again on the same ports, killing it before if it runs. */
 bool test_server_restart(struct test_server *s);
-/* SIGSTOP and SIGCONT: a paused server keeps its connections and accepts none by itself. */
+/* SIGSTOP and SIGCONT. The kernel still accepts a paused server's connections, up to its backlog.
+ */
 void test_server_pause(struct test_server *s);
 void test_server_resume(struct test_server *s);
 /* Prints the last lines of the server's output on stderr. */
@@ -98,7 +99,11 @@ struct test_server *test_server_nginx(const char *http, int upstream);
  * ProvisionedThroughputExceededException and its x-amz-crc32.
  */
 struct test_server *test_server_throttle(int upstream, const char *rate, int burst);
-/* moto, which acts S3, SQS, CloudWatch, STS, IAM, Bedrock and more, and checks signatures. */
+/*
+ * moto, which acts S3, SQS, CloudWatch, STS, IAM, Bedrock and more, and checks signatures. A
+ * restart forgets all, and access_key and secret_key are new. It takes some 2 s of CPU to start, as
+ * does DynamoDB Local twice that: one of them had better serve several checks.
+ */
 struct test_server *test_server_moto(void);
 /* The Python that has boto3 and moto, or NULL. */
 const char *test_server_python(void);
@@ -107,13 +112,17 @@ struct test_server *test_server_dynamodb(void);
 /* PostgreSQL: user and database "postgres", no password, also on a Unix socket in s->dir. */
 struct test_server *test_server_postgres(void);
 
-/* toxiproxy: its control port is s->port, its one proxy listens on s->ports[1]. */
+/*
+ * toxiproxy: its control port is s->port, its one proxy listens on s->ports[1]. A restart forgets
+ * the toxics.
+ */
 struct test_server *test_server_toxiproxy(int upstream);
 /*
  * Adds a toxic under a name, to what the server sends (downstream) or what it is sent.
  *     test_toxic_add(s, "slow", "latency", true, "\"latency\": 500");
  * Types and their attributes: latency (latency, jitter; ms), timeout (timeout; ms, 0 for ever; it
- * also ends when the side that it listens to closes), reset_peer (timeout; ms), slow_close (delay; ms), bandwidth (rate; KB/s), limit_data (bytes).
+ * also ends when the side that it listens to closes), reset_peer (timeout; ms), slow_close (delay;
+ * ms), bandwidth (rate; KB/s), limit_data (bytes).
  */
 bool test_toxic_add(struct test_server *s, const char *name, const char *type, bool downstream,
                     const char *attributes);

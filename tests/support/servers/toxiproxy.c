@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Keep in step with toxiproxy.sh. */
-#define PROGRAM "%s/build/bin/toxiproxy-v2.5.0"
-
 static bool call(const struct test_server *s, const char *method, const char *path, int wanted,
                  const char *body)
 {
@@ -35,7 +32,7 @@ static bool prepare(struct test_server *s)
              s->ports[1], *(const int *)s->given);
     if (!test_server_write(s, "proxies.json", config))
         return false;
-    test_server_arg(s, PROGRAM, test_server_root());
+    test_server_arg(s, "%s/build/toxiproxy/server", test_server_root());
     test_server_arg(s, "-host=127.0.0.1");
     test_server_arg(s, "-port=%d", s->port);
     test_server_arg(s, "-config=proxies.json");
