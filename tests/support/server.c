@@ -319,7 +319,7 @@ static const char guard_script[] =
     "while kill -0 -- \"-$pid\" 2>/dev/null && [ $i -lt 20 ]; do sleep 0.05; i=$((i + 1)); done\n"
     "kill -KILL -- \"-$pid\" 2>/dev/null\n"
     "echo \"$3 was left behind by its test; the end of its log:\"\n"
-    "tail -n 20 \"$2/log\" | sed \"s/^/    $3: /\"\n"
+    "tail -n 8 \"$2/log\" | cut -c 1-160 | sed \"s/^/    $3: /\"\n"
     "rm -rf \"$2\"\n";
 
 static bool start_guard(struct test_server *s)
