@@ -2,8 +2,7 @@
 /*
  * server.c - the life of a test server: ports, process, guard, readiness, end.
  *
- * Everything is started by posix_spawn, which the sanitizers and threads survive where fork would
- * not. The guard holds the reading end of a pipe whose only writing end is the test's: at its end
+ * The guard holds the reading end of a pipe whose only writing end is the test's: at its end
  * of file the test is gone, or has forgotten the server, and the guard ends the server's process
  * group. A port is reserved by binding an abstract Unix socket with its number as name, which the
  * kernel forgets together with the process: no lock file can stay behind.
@@ -16,8 +15,6 @@
 #include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
-#include <spawn.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,24 +28,6 @@
 /* Kernels hand out 32,768 and above to clients unless told otherwise. */
 #define PORT_FIRST 10240
 #define PORT_COUNT 22528
-
-static _Thread_local char why[1024];
-
-extern char **environ;
-
-const char *test_server_why(void)
-{
-    return why;
-}
-
-bool test_server_fail(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(why, sizeof why, format, args);
-    va_end(args);
-    return false;
-}
 
 static int64_t now_ms(void)
 {
@@ -125,186 +104,6 @@ bool test_port_accepts(int port)
     return accepts;
 }
 
-/* ------------------------------------------------------------- files and programs */
-
-const char *test_server_root(void)
-{
-    static _Thread_local char root[512];
-    char probe[600];
-    ssize_t n = readlink("/proc/self/exe", root, sizeof root - 1);
-    if (n < 0)
-        return ".";
-    root[n] = 0;
-    for (char *slash; (slash = strrchr(root, '/'));) {
-        *slash = 0;
-        snprintf(probe, sizeof probe, "%s/tests/support/deps.sh", root);
-        if (access(probe, F_OK) == 0)
-            return root;
-    }
-    return ".";
-}
-
-const char *test_server_file(const struct test_server *s, const char *name)
-{
-    static _Thread_local char path[256];
-    snprintf(path, sizeof path, "%s/%s", s->dir, name);
-    return path;
-}
-
-bool test_server_write(struct test_server *s, const char *name, const char *text)
-{
-    FILE *f = fopen(test_server_file(s, name), "w");
-    if (!f || fputs(text, f) < 0)
-        return test_server_fail("%s: %s: %s", s->kind->name, name, strerror(errno));
-    return fclose(f) == 0 || test_server_fail("%s: %s: %s", s->kind->name, name, strerror(errno));
-}
-
-static void append(char **list, const char *format, va_list args)
-{
-    int i = 0;
-    while (list[i])
-        i++;
-    if (i == TEST_SERVER_ARGS - 1 || vasprintf(&list[i], format, args) < 0)
-        abort();
-}
-
-void test_server_arg(struct test_server *s, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    append(s->args, format, args);
-    va_end(args);
-}
-
-void test_server_env(struct test_server *s, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    append(s->env, format, args);
-    va_end(args);
-}
-
-static char **environment(const struct test_server *s)
-{
-    size_t theirs = 0, ours = 0;
-    while (environ[theirs])
-        theirs++;
-    while (s && s->env[ours])
-        ours++;
-    char **all = calloc(theirs + ours + 1, sizeof *all);
-    if (!all)
-        abort();
-    if (ours)
-        memcpy(all, s->env, ours * sizeof *all);
-    memcpy(all + ours, environ, theirs * sizeof *all);
-    return all;
-}
-
-/*
- * Starts a program with its input from `input` (or nothing), its output into the file `log` (or
- * where ours goes), no other descriptor, and the signals as they are at birth.
- */
-static pid_t spawn(const struct test_server *s, char *const argv[], int input, const char *log)
-{
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attributes;
-    sigset_t all, none;
-    pid_t pid = 0;
-    char **env = environment(s);
-    int rc;
-
-    sigfillset(&all);
-    sigdelset(&all, SIGKILL);
-    sigdelset(&all, SIGSTOP);
-    sigemptyset(&none);
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawn_file_actions_init(&files);
-    if (input >= 0)
-        posix_spawn_file_actions_adddup2(&files, input, 0);
-    else
-        posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-    if (log) {
-        posix_spawn_file_actions_addopen(&files, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0666);
-        posix_spawn_file_actions_adddup2(&files, 1, 2);
-    } else {
-        posix_spawn_file_actions_adddup2(&files, 2, 1);
-    }
-    posix_spawn_file_actions_addclosefrom_np(&files, 3);
-    if (s)
-        posix_spawn_file_actions_addchdir_np(&files, s->dir);
-    rc = posix_spawnp(&pid, argv[0], &files, &attributes, argv, env);
-    posix_spawn_file_actions_destroy(&files);
-    posix_spawnattr_destroy(&attributes);
-    free(env);
-    if (rc) {
-        test_server_fail("%s: %s", argv[0], strerror(rc));
-        return -1;
-    }
-    return pid;
-}
-
-/* The last lines of a file, in why, behind a heading. */
-static void why_from_file(const char *heading, const char *path)
-{
-    char text[700] = "";
-    FILE *f = fopen(path, "r");
-    if (f) {
-        if (fseek(f, -(long)(sizeof text - 1), SEEK_END) != 0)
-            rewind(f);
-        text[fread(text, 1, sizeof text - 1, f)] = 0;
-        fclose(f);
-    }
-    test_server_fail("%s\n%s", heading, text);
-}
-
-static bool run(const struct test_server *s, const char *const argv[], const char *log)
-{
-    char heading[200];
-    int status = 0;
-    pid_t pid = spawn(s, (char *const *)argv, -1, log);
-    if (pid < 0)
-        return false;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (status == 0)
-        return true;
-    snprintf(heading, sizeof heading, "%s failed:", argv[0]);
-    why_from_file(heading, log);
-    return false;
-}
-
-bool test_server_run(struct test_server *s, const char *const argv[])
-{
-    char log[sizeof s->dir + 8];
-    const char *as_nobody[TEST_SERVER_ARGS + 4] = {"setpriv", "--reuid=nobody", "--regid=nogroup",
-                                                   "--clear-groups"};
-    snprintf(log, sizeof log, "%s/log", s->dir);
-    if (s->kind->as_nobody && geteuid() == 0) {
-        for (int i = 0; argv[i]; i++)
-            as_nobody[4 + i] = argv[i];
-        argv = as_nobody;
-    }
-    return run(s, argv, log);
-}
-
-bool test_server_install(const char *name)
-{
-    char script[600], log[] = "/tmp/libperf-install-XXXXXX";
-    int fd = mkstemp(log);
-    bool ok;
-    if (fd < 0)
-        return test_server_fail("/tmp: %s", strerror(errno));
-    close(fd);
-    snprintf(script, sizeof script, "%s/tests/support/servers/%s.sh", test_server_root(), name);
-    ok = run(NULL, (const char *const[]){script, NULL}, log);
-    unlink(log);
-    return ok;
-}
-
 /* ------------------------------------------------------------------------ guard */
 
 /* $1: signal, $2: directory, $3: name. Its input: the server's id, then "keep" or "remove". */
@@ -332,7 +131,7 @@ static bool start_guard(struct test_server *s)
                     signal_number, s->dir, (char *)s->kind->name, NULL};
     if (pipe2(ends, O_CLOEXEC) != 0)
         return test_server_fail("pipe: %s", strerror(errno));
-    s->guard = spawn(NULL, argv, ends[0], NULL);
+    s->guard = test_server_spawn(NULL, argv, ends[0], NULL);
     close(ends[0]);
     if (s->guard < 0) {
         s->guard = 0;
@@ -454,7 +253,7 @@ static bool launch(struct test_server *s)
     memcpy(argv + (drop ? 4 : 0), s->args, sizeof s->args);
     if (!start_guard(s))
         return false;
-    s->pid = spawn(s, argv, -1, log);
+    s->pid = test_server_spawn(s, argv, -1, log);
     if (s->pid < 0) {
         s->pid = 0;
         return false;
@@ -462,18 +261,18 @@ static bool launch(struct test_server *s)
     snprintf(line, sizeof line, "%d\n", (int)s->pid);
     tell_guard(s, line);
     for (;;) {
-        why[0] = 0;
+        test_server_fail("%s", "");
         if (all_ports_accept(s) && (!s->kind->ready || s->kind->ready(s)))
             return true;
         if (ended(s, 0)) {
             snprintf(heading, sizeof heading, "%s ended by itself:", s->kind->name);
-            why_from_file(heading, log);
+            test_server_fail_with(heading, log);
             return false;
         }
         if (now_ms() > until) {
             snprintf(heading, sizeof heading, "%s not ready after %d ms (%.50s):", s->kind->name,
-                     deadline, why);
-            why_from_file(heading, log);
+                     deadline, test_server_why());
+            test_server_fail_with(heading, log);
             return false;
         }
         sleep_ms(10);
@@ -512,7 +311,7 @@ struct test_server *test_server_start(const struct test_server_kind *kind, const
         return s;
     }
 out:
-    fprintf(stderr, "%s\n", why);
+    fprintf(stderr, "%s\n", test_server_why());
     test_server_stop(s);
     return NULL;
 }
@@ -524,7 +323,7 @@ void test_server_stop(struct test_server *s)
     end(s, s->kind->stop_signal ? s->kind->stop_signal : SIGKILL, "remove\n");
     if (s->dir[0] && access(s->dir, F_OK) == 0) { /* it did not come to a guard, or was killed */
         char *argv[] = {"rm", "-rf", s->dir, NULL};
-        pid_t pid = spawn(NULL, argv, -1, NULL);
+        pid_t pid = test_server_spawn(NULL, argv, -1, NULL);
         while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
             ;
     }
@@ -548,7 +347,7 @@ bool test_server_restart(struct test_server *s)
     test_server_kill(s);
     if (launch(s))
         return true;
-    fprintf(stderr, "%s\n", why);
+    fprintf(stderr, "%s\n", test_server_why());
     test_server_kill(s);
     return false;
 }
@@ -571,10 +370,12 @@ void test_server_resume(struct test_server *s)
 
 void test_server_log(const struct test_server *s)
 {
-    char before[sizeof why], heading[100];
-    memcpy(before, why, sizeof why);
+    char heading[100], *before = strdup(test_server_why());
+    if (!before)
+        abort();
     snprintf(heading, sizeof heading, "the log of %s ends with:", s->kind->name);
-    why_from_file(heading, test_server_file(s, "log"));
-    fprintf(stderr, "%s\n", why);
-    memcpy(why, before, sizeof why);
+    test_server_fail_with(heading, test_server_file(s, "log"));
+    fprintf(stderr, "%s\n", test_server_why());
+    test_server_fail("%s", before);
+    free(before);
 }

@@ -139,6 +139,15 @@ void test_server_env(struct test_server *s, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Sets test_server_why and returns false. */
 bool test_server_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same, with the last lines of a file behind a heading. */
+void test_server_fail_with(const char *heading, const char *path);
+/*
+ * Starts a program in the server's directory, or in ours for NULL, with its input from `input` (or
+ * nothing, for -1), its output into the file `log` (or to our stderr), no other descriptor, and the
+ * signals as they are at birth. Returns -1 if it cannot.
+ */
+pid_t test_server_spawn(const struct test_server *s, char *const argv[], int input,
+                        const char *log);
 /* Runs a program and waits: true if it exits with 0; else why has the end of what it printed. */
 bool test_server_run(struct test_server *s, const char *const argv[]);
 /* Runs tests/support/servers/NAME.sh, which installs what is missing. */
