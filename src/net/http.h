@@ -125,7 +125,12 @@ struct perf__http_easy {
     char error[CURL_ERROR_SIZE];
 };
 
-enum { PERF__HTTP_NOBODY_DRIVES, PERF__HTTP_THREAD_DRIVES, PERF__HTTP_CALLER_DRIVES };
+enum {
+    PERF__HTTP_NOBODY_DRIVES,
+    PERF__HTTP_HANDED_OVER, /* to a waiter that is about to wake */
+    PERF__HTTP_CALLER_DRIVES,
+    PERF__HTTP_THREAD_DRIVES,
+};
 
 struct perf_http {
     struct perf__host host;

@@ -62,7 +62,7 @@ static void release_wheel(perf_http *http)
         pthread_cond_signal(&http->thread_wakes);
         return;
     }
-    http->driver = PERF__HTTP_CALLER_DRIVES;
+    http->driver = PERF__HTTP_HANDED_OVER;
     waiter->at_wheel = true;
     pthread_cond_signal(&waiter->cond);
 }
@@ -275,7 +275,7 @@ static void drive_without_sigpipe(perf_http *http, const perf_http_call *own, in
 
 bool perf__http_is_driver(perf_http *http)
 {
-    return http->driver != PERF__HTTP_NOBODY_DRIVES &&
+    return (http->driver == PERF__HTTP_THREAD_DRIVES || http->driver == PERF__HTTP_CALLER_DRIVES) &&
            pthread_equal(http->driver_thread, pthread_self());
 }
 
