@@ -141,8 +141,7 @@ int perf_http_call_wait(perf_http_call *call, int64_t timeout_ms, perf_http_repl
         leave(http);
     }
     if (call->stage != PERF__HTTP_OVER) {
-        rc = perf__fail(PERF_ETIMEDOUT, "%s %.100s: not yet over; it goes on", call->method,
-                        call->name);
+        rc = PERF_MISS;
     } else if (call->fetched) {
         rc = perf__fail(PERF_EINVAL, "%s %.100s: this call's reply was fetched already",
                         call->method, call->name);

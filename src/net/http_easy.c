@@ -138,6 +138,10 @@ static CURLcode set_client(perf_http *http, struct perf__http_easy *easy)
 #else
     SET(CURLOPT_PROTOCOLS, CURLPROTO_HTTP | CURLPROTO_HTTPS);
 #endif
+#if LIBCURL_VERSION_NUM >= 0x075700
+    /* Else the end of a request that is still resolving waits for the system's resolver. */
+    SET(CURLOPT_QUICK_EXIT, 1L);
+#endif
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_EXPECT_100_TIMEOUT_MS, 300L);
     SET(CURLOPT_UPLOAD_BUFFERSIZE, 65536L);

@@ -373,4 +373,5 @@ void perf__http_loop_abandon(perf_http *http)
             close((int)fd);
     close(http->epoll_fd);
     close(http->wake_fd);
+    close(http->done_fd);
 }

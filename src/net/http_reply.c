@@ -9,7 +9,6 @@
 #include "http_reply.h"
 
 #include <string.h>
-#include <strings.h>
 
 #include "../base/alloc.h"
 #include "../base/status.h"
@@ -207,12 +206,24 @@ int64_t perf_http_reply_status(const perf_http_reply *reply)
     return reply ? reply->status : 0;
 }
 
+/* Not strcasecmp, which asks the locale. */
+static bool same_name(const char *a, const char *b)
+{
+    for (;; a++, b++) {
+        unsigned char x = (unsigned char)*a, y = (unsigned char)*b;
+        if (x != y && ((x | 32) != (y | 32) || (x | 32) < 'a' || (x | 32) > 'z'))
+            return false;
+        if (!x)
+            return true;
+    }
+}
+
 const char *perf_http_reply_header(const perf_http_reply *reply, const char *name)
 {
     if (!reply || !name)
         return NULL;
     for (size_t i = 0; i < reply->field_count; i++)
-        if (!strcasecmp(reply->text + reply->fields[i].name, name))
+        if (same_name(reply->text + reply->fields[i].name, name))
             return reply->text + reply->fields[i].value;
     return NULL;
 }
