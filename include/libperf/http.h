@@ -50,47 +50,47 @@ typedef struct perf_http_call perf_http_call;
 enum {
     PERF_HTTP_VERSION_AUTO = 0, /**< HTTP/2 where TLS negotiates it, else HTTP/1.1 */
     PERF_HTTP_VERSION_1_1 = 1,
-    PERF_HTTP_VERSION_2 = 2,    /**< the same as AUTO for https; with prior knowledge for http */
+    PERF_HTTP_VERSION_2 = 2, /**< the same as AUTO for https; with prior knowledge for http */
 };
 
 /** How to open a client. Zero in a field means the default. */
 typedef struct perf_http_options {
     size_t struct_size;
-    int64_t version;              /**< PERF_HTTP_VERSION_...; default AUTO */
-    uint64_t max_connections;     /**< requests under way at once, each on its own connection or
-                                       (HTTP/2) as a stream of a shared one; default 256 */
+    int64_t version;               /**< PERF_HTTP_VERSION_...; default AUTO */
+    uint64_t max_connections;      /**< requests under way at once, each on its own connection or
+                                        (HTTP/2) as a stream of a shared one; default 256 */
     uint64_t max_host_connections; /**< the same to one host; default 64 */
-    uint64_t max_queue;           /**< requests beyond these that may wait; default 1024 */
-    int64_t idle_timeout_ms;      /**< an idle connection is not used after; default 50000, for
-                                       services commonly drop theirs after 60 s. All are dropped
-                                       when the process itself was frozen for as long */
-    int64_t max_lifetime_ms;      /**< no connection is used longer, so that DNS changes are seen;
-                                       default 300000 */
-    int64_t connect_timeout_ms;   /**< name, TCP and TLS together; default 3000 */
-    int64_t timeout_ms;           /**< of a request that gives none; default 30000 */
+    uint64_t max_queue;            /**< requests beyond these that may wait; default 1024 */
+    int64_t idle_timeout_ms;       /**< an idle connection is not used after; default 50000, for
+                                        services commonly drop theirs after 60 s. All are dropped
+                                        when the process itself was frozen for as long */
+    int64_t max_lifetime_ms;       /**< no connection is used longer, so that DNS changes are seen;
+                                        default 300000 */
+    int64_t connect_timeout_ms;    /**< name, TCP and TLS together; default 3000 */
+    int64_t timeout_ms;            /**< of a request that gives none; default 30000 */
     int64_t first_byte_timeout_ms; /**< from the request sent to the reply's first byte; default:
                                        the request's timeout */
-    uint64_t min_bytes_per_s;     /**< a body slower than this for stall_ms fails; default 1 */
-    int64_t stall_ms;             /**< default 30000 */
-    uint64_t max_body_bytes;      /**< of a reply kept in memory; default 64 MiB */
-    uint64_t max_header_bytes;    /**< of a reply's headers together; default 256 KiB */
-    int64_t dns_ttl_ms;           /**< names are asked for anew after, rounded up to seconds;
-                                       default 5000 */
-    const char *ca_file;          /**< PEM file of the CAs to trust; default: the system's */
-    const char *ca_path;          /**< directory of such */
-    const char *client_cert_file; /**< PEM, for mutual TLS */
-    const char *client_key_file;  /**< PEM */
-    const char *proxy;            /**< proxy URL; NULL: https_proxy, http_proxy and no_proxy (or in
-                                       capitals) of the environment, now; "": none */
-    const char *user_agent;       /**< default "libperf/<version>" */
-    const char *unix_socket;      /**< connect to this socket whatever the host; default none */
-    int64_t tls_insecure;         /**< 1: accept any certificate. For tests only */
-    const perf_host *host;        /**< allocator, clock, log */
+    uint64_t min_bytes_per_s;      /**< a body slower than this for stall_ms fails; default 1 */
+    int64_t stall_ms;              /**< default 30000 */
+    uint64_t max_body_bytes;       /**< of a reply kept in memory; default 64 MiB */
+    uint64_t max_header_bytes;     /**< of a reply's headers together; default 256 KiB */
+    int64_t dns_ttl_ms;            /**< names are asked for anew after, rounded up to seconds;
+                                        default 5000 */
+    const char *ca_file;           /**< PEM file of the CAs to trust; default: the system's */
+    const char *ca_path;           /**< directory of such */
+    const char *client_cert_file;  /**< PEM, for mutual TLS */
+    const char *client_key_file;   /**< PEM */
+    const char *proxy;             /**< proxy URL; NULL: https_proxy, http_proxy and no_proxy (or in
+                                        capitals) of the environment, now; "": none */
+    const char *user_agent;        /**< default "libperf/<version>" */
+    const char *unix_socket;       /**< connect to this socket whatever the host; default none */
+    int64_t tls_insecure;          /**< 1: accept any certificate. For tests only */
+    const perf_host *host;         /**< allocator, clock, log */
 } perf_http_options;
-#define PERF_HTTP_OPTIONS_INIT                                                            \
-    {                                                                                     \
-        sizeof(perf_http_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-            0, 0, 0                                                                       \
+#define PERF_HTTP_OPTIONS_INIT                                                                    \
+    {                                                                                             \
+        sizeof(perf_http_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+            0, 0                                                                                  \
     }
 
 /** Opens a client; options may be NULL. Starts no thread and opens no socket. Since 1.0. */
@@ -130,24 +130,24 @@ typedef struct perf_http_request {
     const perf_http_header *headers; /**< line ends in them are refused; so are Transfer-Encoding,
                                           and a Content-Length that is not the body's */
     size_t header_count;
-    perf_bytes body;                 /**< in memory; borrowed until the request is over */
-    int64_t copy_body;               /**< 1: copy body before returning */
-    perf_http_read_fn read;          /**< instead of body: asked for it piece by piece */
+    perf_bytes body;        /**< in memory; borrowed until the request is over */
+    int64_t copy_body;      /**< 1: copy body before returning */
+    perf_http_read_fn read; /**< instead of body: asked for it piece by piece */
     void *read_ctx;
-    int64_t read_len;                /**< bytes that read will give, 0 or more; -1: not known
-                                          (HTTP/1.1 sends it chunked) */
-    perf_http_write_fn write;        /**< instead of keeping the reply's body: gets its pieces */
+    int64_t read_len;         /**< bytes that read will give, 0 or more; -1: not known
+                                   (HTTP/1.1 sends it chunked) */
+    perf_http_write_fn write; /**< instead of keeping the reply's body: gets its pieces */
     void *write_ctx;
-    int64_t timeout_ms;              /**< for the whole request, waiting in queues included */
+    int64_t timeout_ms; /**< for the whole request, waiting in queues included */
     int64_t first_byte_timeout_ms;
-    uint64_t max_body_bytes;         /**< PERF_ETOOBIG beyond; default the client's, or with write:
-                                          no bound */
-    perf_http_done_fn done;          /**< for perf_http_start: called when it is over */
+    uint64_t max_body_bytes; /**< PERF_ETOOBIG beyond; default the client's, or with write:
+                                  no bound */
+    perf_http_done_fn done;  /**< for perf_http_start: called when it is over */
     void *done_ctx;
 } perf_http_request;
-#define PERF_HTTP_REQUEST_INIT                                                              \
-    {                                                                                       \
-        sizeof(perf_http_request), 0, 0, 0, 0, {0, 0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0      \
+#define PERF_HTTP_REQUEST_INIT                                                         \
+    {                                                                                  \
+        sizeof(perf_http_request), 0, 0, 0, 0, {0, 0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /* ---------------------------------------------------------------- blocking */
@@ -188,7 +188,8 @@ PERF_API void perf_http_call_release(perf_http_call *call);
 PERF_API int perf_http_fd(perf_http *http, int *out);
 
 /** The next request that is over: *out is the call that perf_http_start gave (the caller still
- *  owns that one reference), to be asked by perf_http_call_wait(…, 0, …). PERF_MISS: none. Since 1.0. */
+ *  owns that one reference), to be asked by perf_http_call_wait(…, 0, …). PERF_MISS: none.
+ * Since 1.0. */
 PERF_API int perf_http_next_done(perf_http *http, perf_http_call **out);
 
 /* -------------------------------------------------------------------- reply */
@@ -217,19 +218,19 @@ PERF_API void perf_http_reply_release(perf_http_reply *reply);
 /** What a client did so far. */
 typedef struct perf_http_stats {
     size_t struct_size;
-    uint64_t requests;          /**< started */
-    uint64_t replies;           /**< whole replies, whatever their status */
-    uint64_t failures;          /**< the others */
-    uint64_t connects;          /**< connections opened */
-    uint64_t reused;            /**< requests on a connection that was there */
-    uint64_t open_connections;  /**< now */
-    uint64_t in_flight;         /**< requests now */
-    uint64_t queued;            /**< of them waiting for a connection */
+    uint64_t requests;         /**< started */
+    uint64_t replies;          /**< whole replies, whatever their status */
+    uint64_t failures;         /**< the others */
+    uint64_t connects;         /**< connections opened */
+    uint64_t reused;           /**< requests on a connection that was there */
+    uint64_t open_connections; /**< now */
+    uint64_t in_flight;        /**< requests now */
+    uint64_t queued;           /**< of them waiting for a connection */
     uint64_t bytes_sent;
     uint64_t bytes_received;
 } perf_http_stats;
-#define PERF_HTTP_STATS_INIT                            \
-    {                                                   \
+#define PERF_HTTP_STATS_INIT                                  \
+    {                                                         \
         sizeof(perf_http_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
