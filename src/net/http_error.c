@@ -101,8 +101,8 @@ void perf__http_outcome(perf_http_call *call, CURLcode code)
         failure(call, code);
         return;
     }
-    if (!call->reply) {
-        perf__http_call_fail(call, PERF_EPROTOCOL, "an answer without a status");
+    if (!call->reply || call->reply->in_headers) {
+        perf__http_call_fail(call, PERF_EPROTOCOL, "the answer ends within its headers");
         return;
     }
     call->status = PERF_OK;

@@ -196,6 +196,7 @@ static size_t kill_older(perf_http *http, int64_t ms)
 
 void perf__http_loop_sweep(perf_http *http)
 {
+    perf__http_loop_wait(http, 0); /* which peers have left? */
     if (kill_older(http, http->options.idle_timeout_ms))
         make_curl_prune(http);
 }
