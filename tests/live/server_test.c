@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -210,6 +211,238 @@ Test(server_nginx, throttles_as_dynamodb_does)
     cr_assert(test_server_run(s, (const char *const[]){"sh", "-c", command, NULL}), "%s",
               test_server_why());
     free(reply);
+    test_server_stop(s);
+    test_server_stop(back);
+}
+
+/* ------------------------------------------------------------------------- moto */
+
+static bool python(struct test_server *s, const char *code)
+{
+    return test_server_run(s, (const char *const[]){test_server_python(), "-c", code, NULL});
+}
+
+static bool moto_answers(struct test_server *s)
+{
+    return s->access_key[0] && s->secret_key[0] &&
+           test_http(s->port, "GET", "/moto-api/data.json", NULL, NULL, NULL) == 200;
+}
+
+Test(server_moto, lives_and_ends)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_server *s = test_server_moto();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    exercise(s, moto_answers);
+    dies_with_its_test(test_server_moto);
+    test_leaks_end(&leaks);
+}
+
+Test(server_moto, checks_signatures)
+{
+    static const char script[] =
+        "import boto3, botocore\n"
+        "def client(service, key, secret):\n"
+        "    return boto3.client(service, endpoint_url='%s', region_name='us-east-1',\n"
+        "                        aws_access_key_id=key, aws_secret_access_key=secret)\n"
+        "def refused(call):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except botocore.exceptions.ClientError as e:\n"
+        "        return e.response['ResponseMetadata']['HTTPStatusCode'] == 403\n"
+        "    return False\n"
+        "key, secret = '%s', '%s'\n"
+        "s3, sqs = client('s3', key, secret), client('sqs', key, secret)\n"
+        "s3.create_bucket(Bucket='bucket')\n"
+        "s3.put_object(Bucket='bucket', Key='k', Body=b'value')\n"
+        "assert s3.get_object(Bucket='bucket', Key='k')['Body'].read() == b'value'\n"
+        "url = sqs.create_queue(QueueName='q')['QueueUrl']\n"
+        "sqs.send_message(QueueUrl=url, MessageBody='hello')\n"
+        "assert sqs.receive_message(QueueUrl=url)['Messages'][0]['Body'] == 'hello'\n"
+        "assert client('sts', key, secret).get_caller_identity()['Arn'].endswith('tester')\n"
+        "client('cloudwatch', key, secret).put_metric_data(Namespace='n',\n"
+        "    MetricData=[{'MetricName': 'm', 'Value': 1}])\n"
+        "client('dynamodb', key, secret).list_tables()\n"
+        "for service in 's3', 'sqs', 'sts', 'dynamodb':\n"
+        "    ask = {'s3': 'list_buckets', 'sqs': 'list_queues', 'sts': 'get_caller_identity',\n"
+        "           'dynamodb': 'list_tables'}[service]\n"
+        "    assert refused(getattr(client(service, key, secret + 'x'), ask)), service\n"
+        "    assert refused(getattr(client(service, 'AKIAUNKNOWN', secret), ask)), service\n";
+    char code[4096];
+    struct test_server *s = test_server_moto();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    snprintf(code, sizeof code, script, s->url, s->access_key, s->secret_key);
+    cr_assert(python(s, code), "%s", test_server_why());
+    test_server_stop(s);
+}
+
+/* --------------------------------------------------------------- DynamoDB Local */
+
+static int dynamodb(struct test_server *s, const char *target, const char *body, char **reply)
+{
+    char headers[512];
+    snprintf(headers, sizeof headers,
+             "Content-Type: application/x-amz-json-1.0\r\n"
+             "X-Amz-Target: DynamoDB_20120810.%s\r\n"
+             "Authorization: AWS4-HMAC-SHA256 Credential=k/20250101/eu-west-1/dynamodb/"
+             "aws4_request, SignedHeaders=host, Signature=none\r\n",
+             target);
+    return test_http(s->port, "POST", "/", headers, body, reply);
+}
+
+/* In memory: a restarted one has no tables, so each can be created once. */
+static bool dynamodb_answers(struct test_server *s)
+{
+    char *reply = NULL;
+    bool ok =
+        dynamodb(s, "CreateTable",
+                 "{\"TableName\":\"table\",\"BillingMode\":\"PAY_PER_REQUEST\","
+                 "\"KeySchema\":[{\"AttributeName\":\"k\",\"KeyType\":\"HASH\"}],"
+                 "\"AttributeDefinitions\":[{\"AttributeName\":\"k\",\"AttributeType\":\"S\"}]}",
+                 NULL) == 200 &&
+        dynamodb(s, "PutItem",
+                 "{\"TableName\":\"table\",\"Item\":{\"k\":{\"S\":\"a\"},\"v\":{\"N\":\"42\"}}}",
+                 NULL) == 200 &&
+        dynamodb(s, "GetItem", "{\"TableName\":\"table\",\"Key\":{\"k\":{\"S\":\"a\"}}}", &reply) ==
+            200 &&
+        strstr(reply, "\"v\":{\"N\":\"42\"}") && strcasestr(reply, "\r\nx-amz-crc32: ");
+    free(reply);
+    return ok;
+}
+
+Test(server_dynamodb, lives_and_ends)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_server *s = test_server_dynamodb();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    exercise(s, dynamodb_answers);
+    dies_with_its_test(test_server_dynamodb);
+    test_leaks_end(&leaks);
+}
+
+/* ------------------------------------------------------------------- PostgreSQL */
+
+static bool postgres_answers(struct test_server *s)
+{
+    char command[512];
+    snprintf(command, sizeof command,
+             "for at in 127.0.0.1 %s; do test 42 = \"$(psql -h $at -p %d -U postgres -w -tA -c "
+             "'select 6 * 7')\" || exit 1; done",
+             s->dir, s->port);
+    return test_server_run(s, (const char *const[]){"sh", "-c", command, NULL});
+}
+
+Test(server_postgres, lives_and_ends)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_server *s = test_server_postgres();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    exercise(s, postgres_answers);
+    dies_with_its_test(test_server_postgres);
+    test_leaks_end(&leaks);
+}
+
+/* -------------------------------------------------------------------- toxiproxy */
+
+static int behind;
+
+static struct test_server *start_toxiproxy(void)
+{
+    return test_server_toxiproxy(behind);
+}
+
+/* What came through the proxy: NULL if nothing did; *ms is how long it took. */
+static char *through(struct test_server *s, int *status, int64_t *ms)
+{
+    struct timespec a, b;
+    char *reply = NULL;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    *status = test_http(s->ports[1], "GET", "/", NULL, NULL, &reply);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    *ms = (b.tv_sec - a.tv_sec) * 1000 + (b.tv_nsec - a.tv_nsec) / 1000000;
+    return reply;
+}
+
+static bool toxiproxy_answers(struct test_server *s)
+{
+    int status;
+    int64_t ms;
+    free(through(s, &status, &ms));
+    return status == 200;
+}
+
+Test(server_toxiproxy, lives_and_ends)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_server *back = start_nginx();
+    if (!back)
+        PERF_TEST_SKIP(test_server_why());
+    behind = back->port;
+    struct test_server *s = start_toxiproxy();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    exercise(s, toxiproxy_answers);
+    dies_with_its_test(start_toxiproxy);
+    test_server_stop(back);
+    test_leaks_end(&leaks);
+}
+
+Test(server_toxiproxy, toxics_do_what_they_say)
+{
+    struct test_server *back = start_nginx();
+    if (!back)
+        PERF_TEST_SKIP(test_server_why());
+    struct test_server *s = test_server_toxiproxy(back->port);
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    int status;
+    int64_t ms;
+    char *reply;
+
+    cr_assert(test_toxic_add(s, "t", "latency", true, "\"latency\": 300"), "%s", test_server_why());
+    free(through(s, &status, &ms));
+    cr_assert(status == 200 && ms >= 300, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"), "%s", test_server_why());
+    free(through(s, &status, &ms));
+    cr_assert(status == 200 && ms < 300, "%d after %d ms", status, (int)ms);
+
+    cr_assert(test_toxic_add(s, "t", "limit_data", true, "\"bytes\": 20"));
+    reply = through(s, &status, &ms);
+    cr_assert(reply && strlen(reply) == 20, "%s", reply ? reply : "nothing");
+    free(reply);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_add(s, "t", "reset_peer", true, "\"timeout\": 0"));
+    free(through(s, &status, &ms));
+    cr_assert_eq(status, 0);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    /* On the request's way: on the reply's, it ends when the server closes. */
+    cr_assert(test_toxic_add(s, "t", "timeout", false, "\"timeout\": 100"));
+    free(through(s, &status, &ms));
+    cr_assert(status == 0 && ms >= 100, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_add(s, "t", "slow_close", true, "\"delay\": 200"));
+    free(through(s, &status, &ms));
+    cr_assert(status == 200 && ms >= 200, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_add(s, "t", "bandwidth", true, "\"rate\": 1"));
+    free(through(s, &status, &ms)); /* about 180 bytes at 1 KB/s */
+    cr_assert(status == 200 && ms >= 100, "%d after %d ms", status, (int)ms);
+    cr_assert(test_toxic_remove(s, "t"));
+
+    cr_assert(test_toxic_enable(s, false));
+    cr_assert_not(test_port_accepts(s->ports[1]));
+    cr_assert(test_toxic_enable(s, true));
+    cr_assert(toxiproxy_answers(s));
+    cr_assert_not(test_toxic_add(s, "t", "poison", true, NULL));
+    cr_assert_not_null(strstr(test_server_why(), "poison"));
     test_server_stop(s);
     test_server_stop(back);
 }

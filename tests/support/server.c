@@ -136,7 +136,7 @@ const char *test_server_root(void)
     root[n] = 0;
     for (char *slash; (slash = strrchr(root, '/'));) {
         *slash = 0;
-        snprintf(probe, sizeof probe, "%s/tests/support/servers", root);
+        snprintf(probe, sizeof probe, "%s/tests/support/deps.sh", root);
         if (access(probe, F_OK) == 0)
             return root;
     }

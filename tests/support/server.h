@@ -112,8 +112,8 @@ struct test_server *test_server_toxiproxy(int upstream);
 /*
  * Adds a toxic under a name, to what the server sends (downstream) or what it is sent.
  *     test_toxic_add(s, "slow", "latency", true, "\"latency\": 500");
- * Types and their attributes: latency (latency, jitter; ms), timeout (timeout; ms, 0 for ever),
- * reset_peer (timeout; ms), slow_close (delay; ms), bandwidth (rate; KB/s), limit_data (bytes).
+ * Types and their attributes: latency (latency, jitter; ms), timeout (timeout; ms, 0 for ever; it
+ * also ends when the side that it listens to closes), reset_peer (timeout; ms), slow_close (delay; ms), bandwidth (rate; KB/s), limit_data (bytes).
  */
 bool test_toxic_add(struct test_server *s, const char *name, const char *type, bool downstream,
                     const char *attributes);

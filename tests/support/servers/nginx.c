@@ -85,7 +85,7 @@ static bool prepare(struct test_server *s)
             return false;
     }
     for (int i = 1; i < TEST_SERVER_PORTS; i++) { /* those that the text does not listen on */
-        char placeholder[10];
+        char placeholder[24];
         snprintf(placeholder, sizeof placeholder, "@PORT%d@", i + 1);
         if (!strstr(given->http, placeholder)) {
             close(s->reserved[i]);
