@@ -173,7 +173,9 @@ int perf_http_open(const perf_http_options *options, perf_http **out)
     http->timer_ms = -1;
     http->next_check_ms = INT64_MAX;
     http->secret = perf__hash_random_key();
-    http->mask_sigpipe = curl_version_info(CURLVERSION_NOW)->version_num < 0x075800;
+    unsigned curl = curl_version_info(CURLVERSION_NOW)->version_num;
+    http->mask_sigpipe = curl < 0x075800;
+    http->no_shared_h2c = curl >= 0x075700 && curl < 0x080000;
     TAILQ_INIT(&http->all);
     TAILQ_INIT(&http->inbox);
     TAILQ_INIT(&http->over);

@@ -138,7 +138,8 @@ struct perf_http {
     perf_http_options options; /* defaults filled in; its strings are below */
     char *strings;
     const char *http_proxy, *https_proxy, *no_proxy;
-    bool mask_sigpipe; /* this libcurl writes to TLS sockets without MSG_NOSIGNAL */
+    bool mask_sigpipe;  /* this libcurl writes to TLS sockets without MSG_NOSIGNAL */
+    bool no_shared_h2c; /* it cannot use a connection of cleartext HTTP/2 twice */
 
     pthread_mutex_t mutex;
     pthread_cond_t thread_wakes; /* the I/O thread, away from the wheel */

@@ -235,9 +235,13 @@ static CURLcode set_protocol(perf_http *http, struct perf__http_easy *easy,
      * each; once a host is known to speak HTTP/1, waiting for that would only cost time. */
     int share = version != CURL_HTTP_VERSION_1_1 &&
                 !atomic_load_explicit(&call->host->speaks_h1, memory_order_relaxed);
+    /* libcurl 7.88 fails on every second request of such a connection ("framing layer"). */
+    bool fresh = http->no_shared_h2c && version == CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
     CURLcode rc = CURLE_OK;
     if (version != easy->version &&
-        !(rc = curl_easy_setopt(easy->curl, CURLOPT_HTTP_VERSION, version)))
+        !(rc = curl_easy_setopt(easy->curl, CURLOPT_HTTP_VERSION, version)) &&
+        !(rc = curl_easy_setopt(easy->curl, CURLOPT_FRESH_CONNECT, (long)fresh)) &&
+        !(rc = curl_easy_setopt(easy->curl, CURLOPT_FORBID_REUSE, (long)fresh)))
         easy->version = version;
     if (!rc && share != easy->share &&
         !(rc = curl_easy_setopt(easy->curl, CURLOPT_PIPEWAIT, (long)share)))
