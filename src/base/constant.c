@@ -4,6 +4,7 @@
  * cannot read the headers. Any thread.
  */
 #include <libperf/cache.h>
+#include <libperf/http.h>
 #include <string.h>
 
 #include "status.h"
@@ -48,6 +49,9 @@ static const struct {
     C(PERF_EVENT_DELETED),
     C(PERF_EVENT_REPLACED),
     C(PERF_EVENT_INVALIDATED),
+    C(PERF_HTTP_VERSION_AUTO),
+    C(PERF_HTTP_VERSION_1_1),
+    C(PERF_HTTP_VERSION_2),
 #undef C
 };
 
