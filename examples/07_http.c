@@ -34,7 +34,8 @@ static void one_after_the_other(perf_http *http, char **urls, int count)
 {
     for (int i = 0; i < count; i++) {
         perf_http_reply *reply = NULL;
-        show(urls[i], perf_http_get(http, urls[i], /* timeout_ms */ 5000, &reply), reply);
+        int rc = perf_http_get(http, urls[i], /* timeout_ms */ 5000, &reply);
+        show(urls[i], rc, reply);
     }
 }
 
@@ -63,7 +64,8 @@ static int all_at_once(perf_http *http, char **urls, int count)
             int i = 0;
             while (calls[i] != call)
                 i++;
-            show(urls[i], perf_http_call_wait(call, 0, &reply), reply);
+            int end = perf_http_call_wait(call, 0, &reply);
+            show(urls[i], end, reply);
             perf_http_call_release(call);
             left--;
         }
