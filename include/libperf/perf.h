@@ -10,6 +10,7 @@
 
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
+#include <libperf/http.h>
 #include <libperf/macros.h>
 #include <libperf/pool.h>
 #include <libperf/types.h>

@@ -5,6 +5,7 @@
  */
 #include <libperf/cache.h>
 #include <libperf/pool.h>
+#include <libperf/http.h>
 #include <string.h>
 
 #include "status.h"
@@ -52,6 +53,9 @@ static const struct {
     C(PERF_POOL_START_LAZY),
     C(PERF_POOL_START_BACKGROUND),
     C(PERF_POOL_START_FAIL_FAST),
+    C(PERF_HTTP_VERSION_AUTO),
+    C(PERF_HTTP_VERSION_1_1),
+    C(PERF_HTTP_VERSION_2),
 #undef C
 };
 
