@@ -425,9 +425,10 @@ PERF_API int perf_breaker_close(perf_breaker *breaker);
  *  lock while CLOSED. Since 1.0. */
 PERF_API int perf_breaker_try(perf_breaker *breaker, uint64_t *permit);
 
-/** After the call: what became of it (PERF_OUTCOME_...) and how long it took in milliseconds. A
- *  permit of an earlier state, or one reported before, counts for nothing. IGNORED and REJECTED
- *  count as perf_breaker_release. Takes no lock while CLOSED and in the COUNT window. Since 1.0. */
+/** After the call, once: what became of it (PERF_OUTCOME_...) and how long it took in milliseconds.
+ *  A permit of an earlier state, or of a probe that was reported or given to another, counts for
+ *  nothing. IGNORED and REJECTED count as perf_breaker_release. Takes no lock while CLOSED, but to
+ *  move on by a sixteenth of a TIME window. Since 1.0. */
 PERF_API void perf_breaker_report(perf_breaker *breaker, uint64_t permit, int64_t kind,
                                   int64_t duration_ms);
 
