@@ -248,6 +248,8 @@ static void withdraw(perf_hedge *hedge, struct job *job)
 
 int perf__hedge_attempt(perf_hedge *hedge, struct perf_attempt *attempt, perf_run_fn fn, void *ctx)
 {
+    if (!perf__part_usable(&hedge->part))
+        return perf__fail_forked();
     struct perf__race race = {0};
     struct job job = {.fn = fn, .ctx = ctx};
     int64_t start = perf__part_now(&hedge->part), delay = delay_of(hedge);
