@@ -70,8 +70,9 @@ static int64_t time_of(const perf_rate_limit *limit, int64_t taken)
     perf__uint128 permits = (uint64_t)limit->permits, period = (uint64_t)limit->period_ns;
     if (taken <= limit->burst)
         return limit->opened_ns;
-    perf__uint128 ns = ((uint64_t)(taken - limit->burst) * period + permits - 1) / permits;
-    return limit->opened_ns + (ns > 2 * LONGEST_NS ? 2 * LONGEST_NS : (int64_t)ns);
+    perf__uint128 ns = ((perf__uint128)(uint64_t)(taken - limit->burst) * period + permits - 1) / permits;
+    int64_t most = INT64_MAX - limit->opened_ns;
+    return ns > (uint64_t)most ? INT64_MAX : limit->opened_ns + (int64_t)ns;
 }
 
 /* Takes n permits; *wait_ns is how long until they are due. False if that is more than most_ns. */
@@ -112,7 +113,8 @@ int perf_rate_limit_try(perf_rate_limit *limit, int64_t permits)
     int rc = check(limit, permits);
     if (rc)
         return rc;
-    return count(limit, take(limit, permits, 0, &wait_ns), permits, wait_ns);
+    bool taken = take(limit, permits, 0, &wait_ns);
+    return count(limit, taken, permits, wait_ns);
 }
 
 int perf_rate_limit_reserve(perf_rate_limit *limit, int64_t permits, int64_t max_wait_ms,
@@ -125,7 +127,8 @@ int perf_rate_limit_reserve(perf_rate_limit *limit, int64_t permits, int64_t max
     if (!wait_ms)
         return perf__fail(PERF_EINVAL, "wait_ms is NULL; give a place for the wait");
     int64_t most = max_wait_ms < 0 ? INT64_MAX : perf__add_ms(0, max_wait_ms);
-    if ((rc = count(limit, take(limit, permits, most, &wait_ns), permits, wait_ns)))
+    bool taken = take(limit, permits, most, &wait_ns);
+    if ((rc = count(limit, taken, permits, wait_ns)))
         return rc;
     *wait_ms = perf__ceil_ms(wait_ns);
     return PERF_OK;
@@ -151,7 +154,8 @@ int perf_rate_limit_acquire(perf_rate_limit *limit, int64_t permits, int64_t tim
     const perf_clock *clock = &limit->part.host.clock;
     int64_t now = perf__now_ns(clock), until = perf__wait_until(clock, timeout_ms);
     int64_t most = !until ? INT64_MAX : until > now ? until - now : 0;
-    if ((rc = count(limit, take(limit, permits, most, &wait_ns), permits, wait_ns)))
+    bool taken = take(limit, permits, most, &wait_ns);
+    if ((rc = count(limit, taken, permits, wait_ns)))
         return rc;
     if (wait_ns)
         perf__sleep_until(clock, perf__now_ns(clock) + wait_ns);
