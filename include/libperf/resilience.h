@@ -376,7 +376,8 @@ enum {
 typedef struct perf_breaker_change {
     size_t struct_size;
     uint64_t sequence; /**< 1, 2, 3, ... of this breaker */
-    int64_t from, to;  /**< PERF_BREAKER_... */
+    int64_t from;      /**< PERF_BREAKER_... */
+    int64_t to;        /**< PERF_BREAKER_... */
     int64_t time_ms;   /**< wall clock, since 1970 */
 } perf_breaker_change;
 #define PERF_BREAKER_CHANGE_INIT                \
