@@ -13,6 +13,7 @@
 #include <libperf/http.h>
 #include <libperf/macros.h>
 #include <libperf/pool.h>
+#include <libperf/resilience.h>
 #include <libperf/types.h>
 #include <libperf/version.h>
 

@@ -6,6 +6,7 @@
 #include <libperf/cache.h>
 #include <libperf/pool.h>
 #include <libperf/http.h>
+#include <libperf/resilience.h>
 #include <string.h>
 
 #include "status.h"
@@ -56,6 +57,32 @@ static const struct {
     C(PERF_HTTP_VERSION_AUTO),
     C(PERF_HTTP_VERSION_1_1),
     C(PERF_HTTP_VERSION_2),
+    C(PERF_OUTCOME_SUCCESS),
+    C(PERF_OUTCOME_TRANSIENT),
+    C(PERF_OUTCOME_TIMEOUT),
+    C(PERF_OUTCOME_THROTTLED),
+    C(PERF_OUTCOME_PERMANENT),
+    C(PERF_OUTCOME_REJECTED),
+    C(PERF_OUTCOME_IGNORED),
+    C(PERF_RETRY_STANDARD),
+    C(PERF_RETRY_STANDARD_2020),
+    C(PERF_RETRY_ADAPTIVE),
+    C(PERF_RETRY_AGAIN),
+    C(PERF_RETRY_DONE),
+    C(PERF_RETRY_NOT_RETRYABLE),
+    C(PERF_RETRY_ATTEMPTS),
+    C(PERF_RETRY_BUDGET),
+    C(PERF_RETRY_DEADLINE),
+    C(PERF_RETRY_LONG_POLL),
+    C(PERF_BREAKER_CLOSED),
+    C(PERF_BREAKER_OPEN),
+    C(PERF_BREAKER_HALF_OPEN),
+    C(PERF_BREAKER_FORCED_OPEN),
+    C(PERF_BREAKER_DISABLED),
+    C(PERF_BREAKER_COUNT),
+    C(PERF_BREAKER_TIME),
+    C(PERF_LIMIT_VEGAS),
+    C(PERF_LIMIT_AIMD),
 #undef C
 };
 
