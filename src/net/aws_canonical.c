@@ -208,9 +208,9 @@ static int compare_names(const struct perf__aws_signed_header *a,
 }
 
 size_t perf__aws_headers_add(struct perf__aws_signed_header *headers, size_t count,
-                             const char *name, const char *value)
+                             const char *name, const char *value, size_t value_len)
 {
-    struct perf__aws_signed_header added = {name, value, strlen(name)};
+    struct perf__aws_signed_header added = {name, value, strlen(name), value_len};
     size_t at = count;
     for (; at && compare_names(&headers[at - 1], &added) > 0; at--)
         headers[at] = headers[at - 1];
@@ -224,7 +224,7 @@ size_t perf__aws_headers(struct perf__aws_signed_header *out, const perf_http_he
     size_t found = 0;
     for (size_t i = 0; i < count; i++)
         if (!is_unsigned(headers[i].name, strlen(headers[i].name)))
-            found = perf__aws_headers_add(out, found, headers[i].name, headers[i].value);
+            found = perf__aws_headers_add(out, found, headers[i].name, headers[i].value, 0);
     return found;
 }
 
@@ -271,7 +271,10 @@ void perf__put_canonical_headers(struct perf__writer *w,
             put_lower(w, headers[i].name, headers[i].name_len);
             perf__put_char(w, ':');
         }
-        put_value(w, headers[i].value);
+        if (headers[i].value_len)
+            perf__put(w, headers[i].value, headers[i].value_len);
+        else
+            put_value(w, headers[i].value);
     }
     if (count)
         perf__put_char(w, '\n');

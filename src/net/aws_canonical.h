@@ -63,6 +63,7 @@ void perf__aws_params_sort(struct perf__aws_param *params, size_t count);
 struct perf__aws_signed_header {
     const char *name, *value;
     size_t name_len;
+    size_t value_len; /* known, and value is without white space; 0: to be trimmed */
 };
 
 /** Those of headers that are signed, sorted by lower-case name; equal names stay in their order. */
@@ -70,7 +71,7 @@ size_t perf__aws_headers(struct perf__aws_signed_header *out, const perf_http_he
                          size_t count);
 /** Puts one more where it belongs. */
 size_t perf__aws_headers_add(struct perf__aws_signed_header *headers, size_t count,
-                             const char *name, const char *value);
+                             const char *name, const char *value, size_t value_len);
 /** "name:value\n" for each name; the values of one name joined by commas. */
 void perf__put_canonical_headers(struct perf__writer *w,
                                  const struct perf__aws_signed_header *headers, size_t count);

@@ -187,7 +187,7 @@ static size_t bound(const struct job *j)
     size_t params = (perf__aws_params_bound(j->query) + EXTRA_PARAMS) * sizeof *j->params;
     size_t canonical = j->method_len + 3 * j->path_len + query + 2 * names + j->values_len +
                        j->request->header_count + j->keys->token_len + j->hash_len + 256;
-    size_t target = j->path_len + query + 256;
+    size_t target = j->path_len + (j->url ? query : j->query_len) + 256;
     size_t authorization = j->keys->id_len + scope + names + 160;
     return params + query + canonical + target + authorization + 3 * scope + 256;
 }
@@ -248,11 +248,13 @@ static void put_scope(struct job *j, struct perf__writer *w)
     j->scope_len = end_text(w, j->scope).len;
 }
 
-static void add_header(struct job *j, const char *name, const char *value, bool is_signed)
+static void add_header(struct job *j, const char *name, const char *value, size_t value_len,
+                       bool is_signed)
 {
     j->s->headers[j->s->header_count++] = (perf_http_header){name, value};
     if (is_signed)
-        j->header_count = perf__aws_headers_add(j->headers, j->header_count, name, value);
+        j->header_count =
+            perf__aws_headers_add(j->headers, j->header_count, name, value, value_len);
 }
 
 static void collect_headers(struct job *j)
@@ -261,12 +263,12 @@ static void collect_headers(struct job *j)
     j->header_count = perf__aws_headers(j->headers, r->headers, r->header_count);
     if (j->url)
         return;
-    add_header(j, "X-Amz-Date", j->s->date, true);
+    add_header(j, "X-Amz-Date", j->s->date, 16, true);
     if (j->keys->token_len)
-        add_header(j, "X-Amz-Security-Token", j->keys->token,
+        add_header(j, "X-Amz-Security-Token", j->keys->token, j->keys->token_len,
                    !(j->flags & PERF_AWS_SIGN_TOKEN_AFTER));
     if ((j->flags & PERF_AWS_SIGN_CONTENT_HASH) && !j->hash_is_header)
-        add_header(j, "X-Amz-Content-Sha256", j->hash, true);
+        add_header(j, "X-Amz-Content-Sha256", j->hash, j->hash_len, true);
 }
 
 static void add_param(struct job *j, const char *name, const char *value, size_t value_len)
@@ -385,7 +387,7 @@ static void put_authorization(struct job *j, struct perf__writer *w)
     perf__put(w, j->signed_headers.data, j->signed_headers.len);
     perf__put(w, ", Signature=", 12);
     perf__put(w, j->s->signature, 64);
-    add_header(j, "Authorization", end_text(w, start).data, false);
+    add_header(j, "Authorization", end_text(w, start).data, 0, false);
 }
 
 /* ------------------------------------------------------------------- in whole */
@@ -450,7 +452,8 @@ int perf__aws_sign(struct perf__aws_signing *s, const perf_allocator *allocator,
         rc = make_room(&j, &w);
     if (!rc)
         rc = sign_into(&j, &w);
-    s->used = (size_t)(w.at - (s->heap ? s->heap : s->room));
+    if (keys->token_len) /* the only secret in there */
+        s->used = (size_t)(w.at - (s->heap ? s->heap : s->room));
     if (rc)
         perf__aws_signing_end(s);
     return rc;
@@ -458,7 +461,7 @@ int perf__aws_sign(struct perf__aws_signing *s, const perf_allocator *allocator,
 
 void perf__aws_signing_end(struct perf__aws_signing *s)
 {
-    if (s->used) /* a session token is in there */
+    if (s->used)
         OPENSSL_cleanse(s->heap ? s->heap : s->room, s->used);
     perf__free(s->allocator, s->heap);
     s->heap = NULL;

@@ -34,8 +34,8 @@ struct perf__aws_signing {
     char date[17];         /* "20150830T123600Z" */
     char payload_hash[65]; /* unless the caller gave one */
     const perf_allocator *allocator;
-    char *heap; /* NULL: all is in room */
-    size_t used;
+    char *heap;  /* NULL: all is in room */
+    size_t used; /* bytes to be wiped */
     char room[PERF__AWS_SIGN_ROOM];
 };
 
