@@ -11,6 +11,7 @@
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
 #include <libperf/macros.h>
+#include <libperf/pool.h>
 #include <libperf/types.h>
 #include <libperf/version.h>
 

@@ -4,6 +4,7 @@
  * cannot read the headers. Any thread.
  */
 #include <libperf/cache.h>
+#include <libperf/pool.h>
 #include <string.h>
 
 #include "status.h"
@@ -48,6 +49,9 @@ static const struct {
     C(PERF_EVENT_DELETED),
     C(PERF_EVENT_REPLACED),
     C(PERF_EVENT_INVALIDATED),
+    C(PERF_POOL_START_LAZY),
+    C(PERF_POOL_START_BACKGROUND),
+    C(PERF_POOL_START_FAIL_FAST),
 #undef C
 };
 

@@ -6,8 +6,8 @@
  * freed at that very moment, and its memory become part of somebody's value.
  * So a reader announces such a write in a line of its own and asks once more
  * whether the entry is still there; and before pages change their use, a writer
- * waits for the announced. The writer pays for the ordering (membarrier(2), as
- * userspace RCU does), so that a reader needs two plain stores and no fence.
+ * waits for the announced. The writer pays for the ordering (fence.h), so that
+ * a reader needs two plain stores and no fence.
  */
 #ifndef PERF_CACHE_QUIESCE_H
 #define PERF_CACHE_QUIESCE_H
@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "../base/fence.h"
 #include "../base/thread.h"
 
 struct perf__reader_slot {
@@ -23,7 +24,6 @@ struct perf__reader_slot {
 
 /* Process-wide because thread numbers are; each slot is written by its thread alone. */
 extern struct perf__reader_slot perf__reader_slots[PERF__THREAD_SLOTS];
-extern bool perf__quiesce_needs_fence; /* the kernel has no membarrier; set before any reader */
 
 /* Prepares the process. Called by every open; cheap. */
 void perf__quiesce_init(void);
@@ -40,9 +40,7 @@ static inline bool perf__quiesce_begin(void)
     _Atomic uint64_t *busy = &perf__reader_slots[slot].busy;
     atomic_store_explicit(busy, atomic_load_explicit(busy, memory_order_relaxed) + 1,
                           memory_order_relaxed);
-    if (perf__quiesce_needs_fence)
-        atomic_thread_fence(memory_order_seq_cst);
-    atomic_signal_fence(memory_order_seq_cst); /* the compiler must keep the order, too */
+    perf__fence_light();
     return true;
 }
 

@@ -27,8 +27,7 @@ while read -r symbol; do
     grep -rqw "$symbol" tests --include='*.[ch]' --include='*.cpp' --include='*.sh' ||
         { echo "symbols: no test uses $symbol" >&2; bad=1; }
 done <"$dir/map"
-grep -hoE '^ +(X\([A-Z]+,|PERF_[A-Z_]+ =)' include/libperf/types.h include/libperf/cache.h \
-    include/libperf/backend/store.h | sed -E 's/ +X\(([A-Z]+),/PERF_\1/; s/ =//; s/ //g' >"$dir/constants"
+grep -hoE '^ +(X\([A-Z]+,|PERF_[A-Z_]+ =)' include/libperf/*.h include/libperf/backend/*.h | sed -E 's/ +X\(([A-Z]+),/PERF_\1/; s/ =//; s/ //g' >"$dir/constants"
 while read -r constant; do
     case "$constant" in PERF_E* | PERF_OK | PERF_MISS) grep -q "X(${constant#PERF_}," include/libperf/types.h ||
         grep -q "C($constant)" src/base/constant.c ;;
