@@ -130,7 +130,7 @@ $(PC): pkgconfig/libperf.pc.in
 # One runner a folder. Unit tests see the internals, so all link the static library; Criterion
 # has its own main. Under ThreadSanitizer tests/support/shim.c takes Criterion's place.
 RUNNERS      := $(foreach d,unit fault stress crash live,$(if $(wildcard tests/$(d)/*_test.c),$(d)))
-TEST_SUPPORT := $(filter-out tests/support/shim.c,$(sort $(wildcard tests/support/*.c)))
+TEST_SUPPORT := $(filter-out tests/support/shim.c,$(sort $(wildcard tests/support/*.c tests/support/servers/*.c)))
 TEST_CFLAGS  := -Itests/support -Wno-conversion -Wno-shadow -Wno-unused-result \
                 $(if $(filter tsan,$(VARIANT)),-Wno-format-zero-length -Wno-clobbered)
 TEST_LIBS    := $(if $(filter tsan,$(VARIANT)),,-lcriterion)
