@@ -142,6 +142,85 @@ PERF_API const char *perf_aws_signature_string_to_sign(const perf_aws_signature 
 /** NULL is allowed. Since 1.0. */
 PERF_API void perf_aws_signature_release(perf_aws_signature *signature);
 
+/* -------------------------------------------------------------- credentials */
+
+/** Where keys come from, and the keys that came last. */
+typedef struct perf_aws_credentials perf_aws_credentials;
+
+/** A source of keys of the host's own. It must outlive the credentials. */
+typedef struct perf_aws_credentials_provider {
+    size_t struct_size;
+    void *ctx;
+    /** Finds keys within timeout_ms; the caller releases *out. PERF_OK or a negative PERF_E code,
+     *  whose sentence may be none. Called by the thread that asks, by one at a time. */
+    int (*get)(void *ctx, int64_t timeout_ms, perf_aws_keys **out);
+} perf_aws_credentials_provider;
+#define PERF_AWS_CREDENTIALS_PROVIDER_INIT          \
+    {                                               \
+        sizeof(perf_aws_credentials_provider), 0, 0 \
+    }
+
+/** How to open credentials. Zero in a field means the default. */
+typedef struct perf_aws_credentials_options {
+    size_t struct_size;
+    const char *profile; /**< a profile of the shared files; the environment's keys are then not
+                              looked at. Default: AWS_PROFILE, else "default" */
+    const char *region;  /**< where STS is asked; default AWS_REGION, AWS_DEFAULT_REGION, profile */
+    const perf_aws_credentials_provider *provider; /**< asked instead of AWS's chain */
+    perf_http *http;    /**< for STS and SSO; must outlive the credentials. Default: one's own */
+    int64_t timeout_ms; /**< of a call that gives none; default 10000 */
+    const perf_host *host;
+} perf_aws_credentials_options;
+#define PERF_AWS_CREDENTIALS_OPTIONS_INIT                      \
+    {                                                          \
+        sizeof(perf_aws_credentials_options), 0, 0, 0, 0, 0, 0 \
+    }
+
+/**
+ * Opens credentials: reads the environment and AWS's shared files, asks nobody yet. options may be
+ * NULL. The chain, in order: environment; the profile's role (source_profile or
+ * credential_source); web identity; SSO; keys in the credentials file; credential_process; keys in
+ * the config file; ECS or EKS container; EC2 instance.
+ * Errors: PERF_EINVAL (an option, or the shared files, by file and line); PERF_EIO; PERF_ENOMEM.
+ * Since 1.0.
+ */
+PERF_API int perf_aws_credentials_open(const perf_aws_credentials_options *options,
+                                       perf_aws_credentials **out);
+
+/** Closes them; no other call may be under way. Keys handed out stay valid. NULL is allowed.
+ *  Since 1.0. */
+PERF_API int perf_aws_credentials_close(perf_aws_credentials *credentials);
+
+/**
+ * Keys that work now, found or refreshed if need be, within timeout_ms (0: the default). Keys that
+ * end are refreshed 15 minutes ahead, by one caller while the others go on with those there are. A
+ * refresh that fails is tried again later; until the keys' end it is only logged.
+ * The caller releases *out.
+ * Errors: PERF_EACCESS (no source has keys, or one refuses); PERF_ETIMEDOUT; PERF_EINVAL (the
+ * profile); PERF_EUNSUPPORTED (a role that wants an MFA code); a source's own; PERF_EFORKED;
+ * PERF_ENOMEM. Since 1.0.
+ */
+PERF_API int perf_aws_credentials_get(perf_aws_credentials *credentials, int64_t timeout_ms,
+                                      perf_aws_keys **out);
+
+/**
+ * The keys that are there, without waiting for anybody. *refresh_wanted (may be NULL) becomes 1
+ * when a thread that may wait should call perf_aws_credentials_get now, else 0. PERF_MISS: there
+ * are none that work. The caller releases *out. Since 1.0.
+ */
+PERF_API int perf_aws_credentials_peek(perf_aws_credentials *credentials, perf_aws_keys **out,
+                                       int64_t *refresh_wanted);
+
+/** A service refused these keys: the next perf_aws_credentials_get finds new ones. Keys that are
+ *  no longer the present ones change nothing. Since 1.0. */
+PERF_API int perf_aws_credentials_reject(perf_aws_credentials *credentials,
+                                         const perf_aws_keys *keys);
+
+/** The source of the present keys: "environment", "assume-role", "web-identity", "sso",
+ *  "shared-file", "process", "config-file", "container", "instance", "provider", or "" when there
+ *  are none. Static storage. Since 1.0. */
+PERF_API const char *perf_aws_credentials_source(perf_aws_credentials *credentials);
+
 PERF_END_DECLS
 
 #endif
