@@ -75,4 +75,12 @@ $(BENCH_DIR)/hit-ratio: tests/bench/hit_ratio.c | $(BENCH_SHARED) $(BENCH_DIR)
 $(BENCH_DIR)/policy-table: $(BENCH_POLICIES) lib/libperf.a | $(BENCH_DIR)
 	$(BENCH_CC) -Isrc -o $@ $(BENCH_POLICIES) lib/libperf.a $(LDLIBS) -lm
 
+# Signing is measured where the AWS client calls it, inside the library.
+$(BENCH_DIR)/case-sign: tests/bench/case_sign.c lib/libperf.a | $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< lib/libperf.a $(PKG_LIBS) -lm
+
+.PHONY: bench-aws
+bench-aws: $(BENCH_DIR)/case-sign ## what signing an AWS request costs, beside its bare hashes
+	@$(BENCH_DIR)/case-sign | tee -a $(BENCH_DIR)/results.jsonl
+
 -include $(wildcard $(BENCH_DIR)/*.d)
