@@ -132,7 +132,7 @@ int perf__aws_from_sso(struct perf__aws_search *s, perf_aws_keys **out)
         .expires_is_ms = true,
         .needs_token = true,
     };
-    struct login l;
+    struct login l = {0};
     char token[TOKEN_MAX], url[2048];
     perf_http_reply *reply = NULL;
     int rc = find_login(s, &l);
