@@ -3,6 +3,7 @@
  * constant.c - every public constant by its name, for callers by FFI that
  * cannot read the headers. Any thread.
  */
+#include <libperf/aws.h>
 #include <libperf/cache.h>
 #include <libperf/pool.h>
 #include <libperf/http.h>
@@ -83,6 +84,13 @@ static const struct {
     C(PERF_BREAKER_TIME),
     C(PERF_LIMIT_VEGAS),
     C(PERF_LIMIT_AIMD),
+    C(PERF_AWS_PROTOCOL_AUTO),
+    C(PERF_AWS_PROTOCOL_JSON),
+    C(PERF_AWS_PROTOCOL_QUERY),
+    C(PERF_AWS_PROTOCOL_REST),
+    C(PERF_AWS_NO_RETRY),
+    C(PERF_AWS_LONG_POLL),
+    C(PERF_AWS_ANONYMOUS),
 #undef C
 };
 
