@@ -766,7 +766,8 @@ PERF_API int perf_fallback_apply(const perf_fallback *fallback, void *call_ctx, 
 /** The parts, put together. */
 typedef struct perf_policy perf_policy;
 
-/** Which outcome a status is, if perf_outcome_of_status does not know. Any thread. */
+/** Which outcome a status is, for hosts with statuses of their own: PERF_OUTCOME_..., or -1 for
+ * what perf_outcome_of_status says. Asked for each status, PERF_OK too. In the calling thread. */
 typedef int (*perf_classify_fn)(void *ctx, int status);
 
 /** What to put together; NULL leaves a part out. The parts must outlive the policy. */
@@ -783,7 +784,7 @@ typedef struct perf_policy_options {
     perf_hedge *hedge;         /**< only if the function may be run twice at once */
     int64_t max_wait_ms;       /**< longest wait in rate limit and bulkhead, each; default 0:
                                     none; -1: as long as the deadline allows */
-    perf_classify_fn classify; /**< default perf_outcome_of_status */
+    perf_classify_fn classify; /**< NULL: perf_outcome_of_status */
     void *classify_ctx;
     const perf_host *host; /**< allocator, clock, log */
 } perf_policy_options;

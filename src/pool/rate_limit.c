@@ -70,7 +70,8 @@ static int64_t time_of(const perf_rate_limit *limit, int64_t taken)
     perf__uint128 permits = (uint64_t)limit->permits, period = (uint64_t)limit->period_ns;
     if (taken <= limit->burst)
         return limit->opened_ns;
-    perf__uint128 ns = ((perf__uint128)(uint64_t)(taken - limit->burst) * period + permits - 1) / permits;
+    perf__uint128 ns =
+        ((perf__uint128)(uint64_t)(taken - limit->burst) * period + permits - 1) / permits;
     int64_t most = INT64_MAX - limit->opened_ns;
     return ns > (uint64_t)most ? INT64_MAX : limit->opened_ns + (int64_t)ns;
 }

@@ -8,7 +8,6 @@
  * quota.py; the 2020 ones from versions before the revision). Any thread.
  */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "../base/status.h"
@@ -264,11 +263,20 @@ void perf_retry_end(perf_retry_call *call)
 
 /* ---------------------------------------------------------------------- run */
 
+/* What perf_last_error says now, shortened; snprintf would cost more than the rest of a call. */
+static void keep_text(char text[TEXT])
+{
+    const char *said = perf_last_error();
+    size_t len = strnlen(said, TEXT - 1);
+    memcpy(text, said, len);
+    text[len] = 0;
+}
+
 /* The function's own words and ours, if it had any: before is what was there already. */
 static void say_why(const char *before, const char *theirs, int64_t attempts, int status)
 {
     char ours[TEXT];
-    snprintf(ours, sizeof ours, "%s", perf_last_error());
+    keep_text(ours);
     bool spoke = strncmp(before, theirs, TEXT - 1) != 0;
     perf__fail(status, "attempt %lld ended with %s%s%s; %s", (long long)attempts,
                perf_strstatus(status), spoke ? ": " : "", spoke ? theirs : "", ours);
@@ -286,7 +294,7 @@ int perf_retry_run(perf_retry *retry, perf_run_fn fn, void *ctx, int64_t timeout
     if ((rc = perf_retry_begin(retry, timeout_ms, 0, &call)))
         return rc;
     const perf_clock *clock = &retry->part.host.clock;
-    snprintf(before, sizeof before, "%s", perf_last_error());
+    keep_text(before);
     for (int64_t made = 0;;) {
         if ((rc = perf_retry_acquire(&call, &wait_ms))) {
             if (made)
@@ -305,8 +313,9 @@ int perf_retry_run(perf_retry *retry, perf_run_fn fn, void *ctx, int64_t timeout
         status = perf__attempt_run(&attempt, fn, ctx);
         outcome.kind = attempt.kind >= 0 ? attempt.kind : perf_outcome_of_status(status);
         outcome.retry_after_ms = attempt.retry_after_ms;
-        snprintf(theirs, sizeof theirs, "%s", outcome.kind ? perf_last_error() : "");
-        if ((rc = perf_retry_next(&call, &outcome, &wait_ms))) {
+        if (outcome.kind != PERF_OUTCOME_SUCCESS)
+            keep_text(theirs);
+        if (perf_retry_next(&call, &outcome, &wait_ms) != PERF_OK) {
             if (call.reason != PERF_RETRY_DONE)
                 say_why(before, theirs, made, status);
             break;

@@ -288,6 +288,28 @@ Test(pool_policy, hedges_innermost)
     perf_retry_close(retry);
 }
 
+static int refuse(perf_attempt *attempt, void *ctx)
+{
+    (void)attempt;
+    return perf_rate_limit_try(ctx, 0); /* any call of the library that says why it fails */
+}
+
+Test(pool_policy, the_words_of_the_function_stay)
+{
+    perf_retry *retry;
+    perf_rate_limit *limit;
+    cr_assert_eq(perf_retry_open(NULL, &retry), PERF_OK);
+    cr_assert_eq(perf_rate_limit_open(NULL, &limit), PERF_OK);
+    perf_policy *policy = open_policy((perf_policy_options){.retry = retry});
+    cr_assert_eq(perf_policy_run(policy, refuse, limit, 0), PERF_EINVAL);
+    cr_assert_str_eq(perf_last_error(),
+                     "attempt 1 ended with PERF_EINVAL: permits is 0; give 1 to 50; no retry: "
+                     "another attempt would end the same");
+    perf_policy_close(policy);
+    perf_rate_limit_close(limit);
+    perf_retry_close(retry);
+}
+
 Test(pool_policy, misuse)
 {
     perf_policy_options o = PERF_POLICY_OPTIONS_INIT;

@@ -374,11 +374,10 @@ Test(pool_retry, run_until_it_works)
     struct test_host th;
     static const int statuses[] = {PERF_EIO, PERF_EUNAVAILABLE, PERF_MISS};
     struct plan plan = {.th = &th, .statuses = statuses, .advance_ms = 1};
-    perf_retry *retry = open_retry(&th, (perf_retry_options){.base_ms = 1, .max_delay_ms = 1});
-    /* The clock stands still while it sleeps: attempts move it, and the delay is 0 or 1 ms. */
     perf_retry_stats stats = PERF_RETRY_STATS_INIT;
-    perf_retry_close(retry);
-    perf_retry_options o = PERF_RETRY_OPTIONS_INIT; /* so this one sleeps by the system's clock */
+    perf_retry_options o = PERF_RETRY_OPTIONS_INIT; /* it sleeps, so by the system's clock */
+    perf_retry *retry;
+    test_host_init(&th);
     o.base_ms = 1;
     cr_assert_eq(perf_retry_open(&o, &retry), PERF_OK);
     cr_assert_eq(perf_retry_run(retry, follow_plan, &plan, 60000), PERF_MISS);
