@@ -108,6 +108,7 @@ struct perf__http_socket {
     bool open;        /* a connection's, not one of curl's helpers */
     bool dead;        /* the peer closed it, or we did */
     int64_t idle_ms;  /* since when it is idle */
+    ino_t inode;      /* of the socket that we opened: is it still this one? */
 };
 
 /* A curl easy handle and what is set on it, so that only changes are set. Wheel. */
