@@ -132,11 +132,9 @@ static int copy_strings(perf_http *http)
 
 /* ------------------------------------------------------------- open and close */
 
-void perf__http_unlock_unref(perf_http *http)
+void perf__http_unref(perf_http *http)
 {
-    bool last = !--http->refs;
-    pthread_mutex_unlock(&http->mutex);
-    if (!last)
+    if (atomic_fetch_sub(&http->refs, 1) != 1)
         return;
     pthread_cond_destroy(&http->thread_wakes);
     pthread_cond_destroy(&http->left);
@@ -168,7 +166,7 @@ int perf_http_open(const perf_http_options *options, perf_http **out)
     http->options = own;
     http->options.host = NULL;
     http->generation = perf__fork_generation;
-    http->refs = 1;
+    atomic_init(&http->refs, 1);
     http->done_fd = http->epoll_fd = http->wake_fd = -1;
     http->timer_ms = -1;
     http->next_check_ms = INT64_MAX;
@@ -231,7 +229,8 @@ int perf_http_close(perf_http *http)
     if (http->done_fd >= 0)
         close(http->done_fd);
     http->done_fd = -1;
-    perf__http_unlock_unref(http);
+    pthread_mutex_unlock(&http->mutex);
+    perf__http_unref(http);
     return PERF_OK;
 }
 

@@ -72,8 +72,9 @@ struct perf_http_call {
     TAILQ_ENTRY(perf_http_call) queue; /* of its host, the inbox, or over and not fetched */
     struct perf__http_host *host;
     int stage, refs, waiters;
-    bool blocking; /* of perf_http_perform: no handle of it is out */
-    bool listed;   /* in http->over */
+    struct perf__http_waiter *asleep; /* those of them that sleep */
+    bool blocking;                    /* of perf_http_perform: no handle of it is out */
+    bool listed;                      /* in http->over */
     bool fetched, cancel;
 
     /* Wheel; of the caller's once over. */
@@ -93,12 +94,14 @@ struct perf_http_call {
     char error[256];
 };
 
-/* A thread that waits for a call. Mutex. */
+/* A thread that waits for a call, asleep on state. Mutex, but for state. */
+enum { PERF__HTTP_ASLEEP, PERF__HTTP_AT_WHEEL, PERF__HTTP_CALL_OVER };
 struct perf__http_waiter {
     TAILQ_ENTRY(perf__http_waiter) link;
-    pthread_cond_t cond;
+    struct perf__http_waiter *next; /* of the same call */
     perf_http_call *call;
-    bool at_wheel; /* it was handed over */
+    bool linked;
+    _Atomic uint32_t state;
 };
 
 /* What the wheel knows of a socket. */
@@ -108,6 +111,7 @@ struct perf__http_socket {
     bool open;        /* a connection's, not one of curl's helpers */
     bool dead;        /* the peer closed it, or we did */
     int64_t idle_ms;  /* since when it is idle */
+    ino_t inode;      /* of the socket that we opened: is it still this one? */
 };
 
 /* A curl easy handle and what is set on it, so that only changes are set. Wheel. */
@@ -146,8 +150,9 @@ struct perf_http {
     pthread_cond_t left;         /* perf_http_close: the last caller has left */
     pthread_t thread, driver_thread;
     bool started, closing, sleeping, attention;
-    bool thread_rests; /* without a time to wake at */
-    int driver, refs, inside;
+    bool thread_rests;  /* without a time to wake at */
+    int driver, inside; /* inside: threads in blocking calls */
+    _Atomic int refs;
     struct perf__http_calls all, inbox, over;
     struct perf__http_waiters waiters;
     struct perf__http_hosts turns;
@@ -177,9 +182,10 @@ struct perf_http {
 /** Into the queue, with a reference for the wheel; starts the I/O thread if need be. attended: the
  *  caller waits at once. */
 int perf__http_submit(perf_http *http, perf_http_call *call, bool attended);
-/** Waits until the call is over or until_ms has come; may take the wheel meanwhile. The caller has
- *  counted itself in call->waiters. */
-void perf__http_wait(perf_http *http, perf_http_call *call, int64_t until_ms);
+/** Waits until the call is over (true) or until_ms has come; may take the wheel meanwhile. The
+ *  caller has counted itself in call->waiters and http->inside, and is out of both afterwards, when
+ *  the mutex is not held any more. */
+bool perf__http_wait(perf_http *http, perf_http_call *call, int64_t until_ms);
 void perf__http_cancel(perf_http *http, perf_http_call *call);
 /** Is this thread inside a callback of this client? */
 bool perf__http_is_driver(perf_http *http);
@@ -188,8 +194,8 @@ void perf__http_stop_thread(perf_http *http);
 
 /* ---- http.c ---- */
 int perf__http_check(perf_http *http);
-/** Unlocks the mutex and drops a reference; frees the client with the last one. */
-void perf__http_unlock_unref(perf_http *http);
+/** Drops a reference; frees the client with the last one. The mutex is not held. */
+void perf__http_unref(perf_http *http);
 
 /* ---- http_request.c ---- */
 /** Checks and copies; *out is off all lists, with one reference. */

@@ -26,13 +26,6 @@ static int take_result(perf_http_call *call, perf_http_reply **out)
     return PERF_OK;
 }
 
-/* A blocked caller has seen the end of its wait. */
-static void leave(perf_http *http)
-{
-    if (!--http->inside && http->closing)
-        pthread_cond_signal(&http->left);
-}
-
 static int refuse_deadlock(void)
 {
     return perf__fail(PERF_EDEADLK, "a blocking call inside a callback of the same client would "
@@ -63,10 +56,9 @@ int perf_http_perform(perf_http *http, const perf_http_request *request, perf_ht
     }
     http->inside++;
     perf__http_wait(http, call, INT64_MAX);
-    leave(http);
-    rc = take_result(call, out);
+    rc = take_result(call, out); /* nobody else knows the call any more */
     perf__http_call_free(call);
-    perf__http_unlock_unref(http);
+    perf__http_unref(http);
     return rc;
 }
 
@@ -138,7 +130,7 @@ int perf_http_call_wait(perf_http_call *call, int64_t timeout_ms, perf_http_repl
         http->inside++;
         http->unattended -= !call->waiters++;
         perf__http_wait(http, call, timeout_ms < 0 ? INT64_MAX : perf__http_now_ms() + timeout_ms);
-        leave(http);
+        pthread_mutex_lock(&http->mutex);
     }
     if (call->stage != PERF__HTTP_OVER) {
         rc = PERF_MISS;
@@ -170,12 +162,12 @@ void perf_http_call_release(perf_http_call *call)
     perf_http *http = call->http;
     pthread_mutex_lock(&http->mutex);
     unlist(http, call);
-    if (--call->refs) {
-        pthread_mutex_unlock(&http->mutex);
-        return;
+    bool last = !--call->refs;
+    pthread_mutex_unlock(&http->mutex);
+    if (last) {
+        perf__http_call_free(call);
+        perf__http_unref(http);
     }
-    perf__http_call_free(call);
-    perf__http_unlock_unref(http);
 }
 
 int perf_http_fd(perf_http *http, int *out)

@@ -32,14 +32,11 @@ static size_t on_header(char *line, size_t size, size_t count, void *ctx)
     int rc = perf__http_reply_line(call->reply, line, len, call->http->options.max_header_bytes);
     if (!rc)
         return len;
-    static const char *const why[] = {"no memory for the reply's headers",
-                                      "the reply's headers are more than max_header_bytes, or too "
-                                      "many",
-                                      "the reply's headers are not HTTP"};
-    return give_up(call, perf__http_call_fail(call, rc, "%s",
-                                              why[rc == PERF_ENOMEM    ? 0
-                                                  : rc == PERF_ETOOBIG ? 1
-                                                                       : 2]));
+    const char *why = rc == PERF_ENOMEM ? "no memory for the reply's headers"
+                      : rc == PERF_ETOOBIG
+                          ? "the reply's headers are more than max_header_bytes, or too many"
+                          : "the reply's headers are not HTTP";
+    return give_up(call, perf__http_call_fail(call, rc, "%s", why));
 }
 
 static size_t on_body(char *data, size_t size, size_t count, void *ctx)

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,12 +55,12 @@ static struct perf__http_socket *slot_of(perf_http *http, curl_socket_t fd)
     return &http->sockets[fd];
 }
 
-/* Tells epoll. What it knows may be out of date for descriptors that curl opens and closes
- * itself, so both ways are tried. */
-static int watch(perf_http *http, curl_socket_t fd, struct perf__http_socket *s, uint32_t events)
+/* Tells epoll. What we know may be out of date for descriptors that curl opens and closes itself,
+ * so both ways are tried. Failing leaves a request to its deadline. */
+static void watch(perf_http *http, curl_socket_t fd, struct perf__http_socket *s, uint32_t events)
 {
     if (s->watched == events)
-        return 0;
+        return;
     struct epoll_event event = {.events = events, .data.fd = fd};
     int op = !events ? EPOLL_CTL_DEL : s->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     int rc = epoll_ctl(http->epoll_fd, op, fd, &event);
@@ -67,27 +68,49 @@ static int watch(perf_http *http, curl_socket_t fd, struct perf__http_socket *s,
         rc = epoll_ctl(http->epoll_fd, EPOLL_CTL_ADD, fd, &event);
     else if (rc && op == EPOLL_CTL_ADD && errno == EEXIST)
         rc = epoll_ctl(http->epoll_fd, EPOLL_CTL_MOD, fd, &event);
-    if (op == EPOLL_CTL_DEL)
-        rc = 0;
-    if (!rc)
+    if (!rc || op == EPOLL_CTL_DEL)
         s->watched = events;
-    return rc;
 }
 
+static ino_t inode_of(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) ? 0 : st.st_ino;
+}
+
+/* Some libcurls (7.88 is one) close a socket that is still connecting without telling us, and its
+ * number may be a file of the host's by now: nothing is done to an idle one before this is asked.
+ * False: the slot is empty. */
+static bool still_ours(perf_http *http, int fd)
+{
+    struct perf__http_socket *s = &http->sockets[fd];
+    if (s->open && inode_of(fd) == s->inode)
+        return true;
+    atomic_fetch_sub_explicit(&http->open_sockets, s->open, memory_order_relaxed);
+    memset(s, 0, sizeof *s);
+    return false;
+}
+
+/* Never fails: the multi handle would be dead for all requests. */
 static int on_socket(CURL *curl, curl_socket_t fd, int what, void *ctx, void *per_socket)
 {
     (void)curl, (void)per_socket;
     perf_http *http = ctx;
     struct perf__http_socket *s = slot_of(http, fd);
     if (!s)
-        return -1;
+        return 0;
     if (what == CURL_POLL_REMOVE) {
         s->wanted = 0;
         s->idle_ms = perf__http_now_ms();
-        return watch(http, fd, s, s->open && s->watched ? EPOLLIN : 0);
+        if (!s->open)
+            watch(http, fd, s, 0);
+        else if (s->watched && s->watched != EPOLLIN && still_ours(http, fd))
+            watch(http, fd, s, EPOLLIN);
+        return 0;
     }
     s->wanted = (what & CURL_POLL_IN ? EPOLLIN : 0u) | (what & CURL_POLL_OUT ? EPOLLOUT : 0u);
-    return watch(http, fd, s, s->wanted);
+    watch(http, fd, s, s->wanted);
+    return 0;
 }
 
 static int on_timer(CURLM *multi, long timeout_ms, void *ctx)
@@ -110,19 +133,21 @@ curl_socket_t perf__http_socket_open(void *ctx, curlsocktype purpose, struct cur
         close(fd);
         return CURL_SOCKET_BAD;
     }
-    *s = (struct perf__http_socket){.open = true};
-    atomic_fetch_add_explicit(&http->open_sockets, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&http->open_sockets, !s->open, memory_order_relaxed);
+    *s = (struct perf__http_socket){.open = true, .inode = inode_of(fd)};
     return fd;
 }
 
 int perf__http_socket_close(void *ctx, curl_socket_t fd)
 {
     perf_http *http = ctx;
-    struct perf__http_socket *s = &http->sockets[fd];
+    struct perf__http_socket *s = slot_of(http, fd);
+    if (!s)
+        return close(fd); /* not one that we opened */
     /* A child of a fork may hold the socket, too: closing does not take it out of epoll then. */
     watch(http, fd, s, 0);
+    atomic_fetch_sub_explicit(&http->open_sockets, s->open, memory_order_relaxed);
     memset(s, 0, sizeof *s);
-    atomic_fetch_sub_explicit(&http->open_sockets, 1, memory_order_relaxed);
     return close(fd);
 }
 
@@ -130,6 +155,8 @@ int perf__http_socket_close(void *ctx, curl_socket_t fd)
 static void kill_idle(perf_http *http, size_t fd)
 {
     struct perf__http_socket *s = &http->sockets[fd];
+    if (!still_ours(http, (int)fd))
+        return;
     watch(http, (curl_socket_t)fd, s, 0);
     shutdown((int)fd, SHUT_RDWR);
     s->dead = true;
@@ -144,7 +171,9 @@ static void idle_news(perf_http *http, int fd, uint32_t events)
         return;
     }
     char byte;
-    if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+    if (!still_ours(http, fd))
+        epoll_ctl(http->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    else if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
         kill_idle(http, (size_t)fd);
     else
         watch(http, fd, &http->sockets[fd], 0);
@@ -370,7 +399,7 @@ void perf__http_loop_close(perf_http *http)
 void perf__http_loop_abandon(perf_http *http)
 {
     for (size_t fd = 0; fd < http->socket_slots; fd++)
-        if (http->sockets[fd].open)
+        if (still_ours(http, (int)fd))
             close((int)fd);
     close(http->epoll_fd);
     close(http->wake_fd);

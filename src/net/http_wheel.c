@@ -11,9 +11,11 @@
  * PLoP 2000). Callbacks therefore run on the I/O thread, or on the thread whose
  * own blocking call they belong to, and never on a stranger's.
  */
-#include <sched.h>
+#include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../base/status.h"
@@ -42,6 +44,44 @@ static struct perf__http_waiter *eligible_waiter(const perf_http *http)
     return NULL;
 }
 
+/* ------------------------------------------------------------------ sleeping */
+
+static void futex_wake(_Atomic uint32_t *state)
+{
+    syscall(SYS_futex, state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* The sleeper may have seen the new state and be gone before the second line: then somebody else
+ * who sleeps at this address wakes, and looks at its state again. */
+static void wake(_Atomic uint32_t *state, uint32_t news)
+{
+    atomic_store_explicit(state, news, memory_order_release);
+    futex_wake(state);
+}
+
+/* Until the state is another, or until_ms of the monotonic clock. */
+static void sleep_on(_Atomic uint32_t *state, int64_t until_ms)
+{
+    struct timespec until = {(time_t)(until_ms / 1000), (long)(until_ms % 1000) * 1000000};
+    while (atomic_load_explicit(state, memory_order_acquire) == PERF__HTTP_ASLEEP)
+        if (syscall(SYS_futex, state, FUTEX_WAIT_BITSET_PRIVATE, PERF__HTTP_ASLEEP,
+                    until_ms == INT64_MAX ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY) &&
+            errno == ETIMEDOUT)
+            return;
+}
+
+static void unlink_waiter(perf_http *http, struct perf__http_waiter *waiter)
+{
+    struct perf__http_waiter **at = &waiter->call->asleep;
+    while (*at != waiter)
+        at = &(*at)->next;
+    *at = waiter->next;
+    TAILQ_REMOVE(&http->waiters, waiter, link);
+    waiter->linked = false;
+}
+
+/* -------------------------------------------------------------------- the wheel */
+
 static void take_wheel(perf_http *http, int driver)
 {
     http->driver = driver;
@@ -63,8 +103,8 @@ static void release_wheel(perf_http *http)
         return;
     }
     http->driver = PERF__HTTP_HANDED_OVER;
-    waiter->at_wheel = true;
-    pthread_cond_signal(&waiter->cond);
+    unlink_waiter(http, waiter);
+    wake(&waiter->state, PERF__HTTP_AT_WHEEL);
 }
 
 /* News for whoever drives. */
@@ -91,26 +131,39 @@ static void count_end(perf_http *http, const perf_http_call *call)
     s->bytes_received += (uint64_t)call->bytes_in;
 }
 
-/* The call is in no handle any more: off all lists, and whoever waits hears of it. */
-static void settle(perf_http *http, perf_http_call *call)
+static void count_out(perf_http *http)
+{
+    if (!--http->inside && http->closing)
+        pthread_cond_signal(&http->left);
+}
+
+/* The call is in no handle any more: off all lists. Whoever sleeps for it is counted out and among
+ * *sleepers, to be woken without the mutex. True: nobody knows the call any more. */
+static bool settle(perf_http *http, perf_http_call *call, struct perf__http_waiter **sleepers)
 {
     perf__http_depart(http, call);
     TAILQ_REMOVE(&http->all, call, all);
     count_end(http, call);
     http->callbacks -= has_callbacks(call);
     http->unattended -= !call->waiters;
-    if (call->waiters) {
-        struct perf__http_waiter *waiter;
-        TAILQ_FOREACH(waiter, &http->waiters, link)
-        if (waiter->call == call)
-            pthread_cond_signal(&waiter->cond);
+    while (call->asleep) {
+        struct perf__http_waiter *waiter = call->asleep;
+        unlink_waiter(http, waiter);
+        waiter->next = *sleepers;
+        *sleepers = waiter;
+        call->waiters--;
+        count_out(http);
     }
-    if (call->done || call->blocking || call->refs == 1)
-        return; /* told otherwise, or nobody will ask */
-    TAILQ_INSERT_TAIL(&http->over, call, queue);
-    call->listed = true;
-    if (http->done_fd >= 0)
-        (void)!write(http->done_fd, &(uint64_t){1}, sizeof(uint64_t));
+    if (call->done)
+        return false; /* it is told first */
+    call->refs--;
+    if (call->refs && !call->blocking) {
+        TAILQ_INSERT_TAIL(&http->over, call, queue);
+        call->listed = true;
+        if (http->done_fd >= 0)
+            (void)!write(http->done_fd, &(uint64_t){1}, sizeof(uint64_t));
+    }
+    return !call->refs;
 }
 
 /* The host's word for it, with no lock held. */
@@ -126,22 +179,28 @@ static void tell(perf_http_call *call)
 static bool settle_finished(perf_http *http)
 {
     perf_http_call *call = http->finished, *to_tell = NULL, *unowned = NULL;
+    struct perf__http_waiter *sleepers = NULL;
     if (!call)
         return false;
     http->finished = NULL;
     while (call) {
         perf_http_call *next = call->next_finished;
-        settle(http, call);
-        perf_http_call **list = call->done ? &to_tell : !--call->refs ? &unowned : NULL;
-        if (list) {
+        bool tells = call->done != NULL;
+        if (settle(http, call, &sleepers) || tells) {
+            perf_http_call **list = tells ? &to_tell : &unowned;
             call->next_finished = *list;
             *list = call;
         }
         call = next;
     }
-    if (!to_tell && !unowned)
+    if (!to_tell && !unowned && !sleepers)
         return true;
     pthread_mutex_unlock(&http->mutex);
+    while (sleepers) {
+        struct perf__http_waiter *next = sleepers->next; /* gone when it is awake */
+        wake(&sleepers->state, PERF__HTTP_CALL_OVER);
+        sleepers = next;
+    }
     for (call = to_tell; call; call = call->next_finished)
         tell(call);
     pthread_mutex_lock(&http->mutex);
@@ -154,7 +213,7 @@ static bool settle_finished(perf_http *http)
     }
     while ((call = unowned)) {
         unowned = call->next_finished;
-        http->refs--; /* the driver's handle or its call holds another */
+        atomic_fetch_sub(&http->refs, 1); /* not the last: the client's own is dropped by close */
         perf__http_call_free(call);
     }
     return true;
@@ -273,48 +332,66 @@ static void drive_without_sigpipe(perf_http *http, const perf_http_call *own, in
     }
 }
 
+/* A caller's turn at the wheel. */
+static void drive_for(perf_http *http, const perf_http_call *own, int64_t until_ms)
+{
+    (http->mask_sigpipe ? drive_without_sigpipe : drive)(http, own, until_ms);
+    release_wheel(http);
+}
+
 bool perf__http_is_driver(perf_http *http)
 {
     return (http->driver == PERF__HTTP_THREAD_DRIVES || http->driver == PERF__HTTP_CALLER_DRIVES) &&
            pthread_equal(http->driver_thread, pthread_self());
 }
 
-void perf__http_wait(perf_http *http, perf_http_call *call, int64_t until_ms)
+/* Sleeps with the mutex released; true, and still released: the call is over. */
+static bool sleep_for(perf_http *http, perf_http_call *call, int64_t until_ms)
 {
-    struct perf__http_waiter self = {.call = call};
-    bool linked = false;
-    while (call->stage != PERF__HTTP_OVER && perf__http_now_ms() < until_ms) {
-        if (self.at_wheel || (http->driver == PERF__HTTP_NOBODY_DRIVES && may_drive(http, call))) {
-            self.at_wheel = false;
-            take_wheel(http, PERF__HTTP_CALLER_DRIVES);
-            (http->mask_sigpipe ? drive_without_sigpipe : drive)(http, call, until_ms);
-            release_wheel(http);
-            continue;
-        }
-        if (!linked) {
-            if (perf__cond_init(&self.cond)) { /* glibc's does not fail */
-                pthread_mutex_unlock(&http->mutex);
-                sched_yield();
-                pthread_mutex_lock(&http->mutex);
-                continue;
-            }
-            TAILQ_INSERT_TAIL(&http->waiters, &self, link);
-            linked = true;
-        }
-        if (http->driver == PERF__HTTP_NOBODY_DRIVES)
-            pthread_cond_signal(&http->thread_wakes);
-        perf__cond_wait(&self.cond, &http->mutex, until_ms == INT64_MAX ? 0 : until_ms * 1000000);
-    }
-    if (linked) {
-        TAILQ_REMOVE(&http->waiters, &self, link);
-        pthread_cond_destroy(&self.cond);
-    }
-    if (!--call->waiters && call->stage != PERF__HTTP_OVER)
-        http->unattended++;
-    if (self.at_wheel)
-        release_wheel(http);
-    else if (http->driver == PERF__HTTP_NOBODY_DRIVES && !TAILQ_EMPTY(&http->all))
+    struct perf__http_waiter self = {.call = call, .next = call->asleep, .linked = true};
+    atomic_init(&self.state, PERF__HTTP_ASLEEP);
+    call->asleep = &self;
+    TAILQ_INSERT_TAIL(&http->waiters, &self, link);
+    if (http->driver == PERF__HTTP_NOBODY_DRIVES)
         pthread_cond_signal(&http->thread_wakes);
+    pthread_mutex_unlock(&http->mutex);
+    sleep_on(&self.state, until_ms);
+    if (atomic_load_explicit(&self.state, memory_order_acquire) == PERF__HTTP_CALL_OVER)
+        return true;
+    pthread_mutex_lock(&http->mutex);
+    if (atomic_load(&self.state) == PERF__HTTP_AT_WHEEL) {
+        take_wheel(http, PERF__HTTP_CALLER_DRIVES);
+        drive_for(http, call, until_ms);
+        return false;
+    }
+    if (self.linked) {
+        unlink_waiter(http, &self);
+        return false;
+    }
+    /* Settled just when the time was up, and about to be woken: that comes here yet. */
+    pthread_mutex_unlock(&http->mutex);
+    sleep_on(&self.state, INT64_MAX);
+    return true;
+}
+
+bool perf__http_wait(perf_http *http, perf_http_call *call, int64_t until_ms)
+{
+    while (call->stage != PERF__HTTP_OVER && perf__http_now_ms() < until_ms) {
+        if (http->driver == PERF__HTTP_NOBODY_DRIVES && may_drive(http, call)) {
+            take_wheel(http, PERF__HTTP_CALLER_DRIVES);
+            drive_for(http, call, until_ms);
+        } else if (sleep_for(http, call, until_ms)) {
+            return true;
+        }
+    }
+    bool over = call->stage == PERF__HTTP_OVER;
+    if (!--call->waiters && !over)
+        http->unattended++;
+    count_out(http);
+    if (http->driver == PERF__HTTP_NOBODY_DRIVES && !TAILQ_EMPTY(&http->all))
+        pthread_cond_signal(&http->thread_wakes);
+    pthread_mutex_unlock(&http->mutex);
+    return over;
 }
 
 /* --------------------------------------------------------------- I/O thread */
@@ -408,7 +485,7 @@ int perf__http_submit(perf_http *http, perf_http_call *call, bool attended)
     if (call->check_ms < http->next_check_ms)
         http->next_check_ms = call->check_ms;
     TAILQ_INSERT_TAIL(&http->all, call, all);
-    http->refs++;
+    atomic_fetch_add(&http->refs, 1);
     call->refs++;
     http->stats.requests++;
     http->stats.in_flight++;

@@ -49,8 +49,16 @@ static const char config[] =
     "        location / { return 200 $ssl_client_s_dn; }\n"
     "    }\n";
 
+static void *nothing(void *arg)
+{
+    return arg;
+}
+
 static struct test_server *start(void)
 {
+    pthread_t first; /* ThreadSanitizer starts one of its own with it, which is no leak */
+    if (!pthread_create(&first, NULL, nothing, NULL))
+        pthread_join(first, NULL);
     struct test_server *s = test_server_nginx(config, 0);
     if (!s)
         PERF_TEST_SKIP(test_server_why());
@@ -548,10 +556,10 @@ Test(http_live, churn)
 
 /* ------------------------------------------------------------------- toxiproxy */
 
+/* A proxy for each, since toxiproxy may hang when a toxic is taken from a broken connection. */
 Test(http_live, broken_networks)
 {
-    struct test_server *back = start();
-    struct test_server *s = test_server_toxiproxy(back->port);
+    struct test_server *back = start(), *s = test_server_toxiproxy(back->port);
     if (!s) {
         test_server_stop(back);
         PERF_TEST_SKIP(test_server_why());
@@ -563,9 +571,10 @@ Test(http_live, broken_networks)
     o.min_bytes_per_s = 100000;
     perf_http *http = open_client(&o);
     perf_http_reply *reply = NULL;
+    char url[160];
     const struct {
         const char *path, *type, *attributes;
-        int expected, or ;
+        int expected, or_else;
     } cases[] = {
         {"/files/big", "limit_data", "\"bytes\": 100000", PERF_EPROTOCOL, PERF_EIO},
         {"/", "reset_peer", "\"timeout\": 0", PERF_EIO, PERF_EIO},
@@ -574,26 +583,29 @@ Test(http_live, broken_networks)
         {"/", "latency", "\"latency\": 200", PERF_OK, PERF_OK},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int64_t begin = now_ms();
-        cr_assert(test_toxic_add(s, "toxic", cases[i].type, true, cases[i].attributes), "%s",
+        struct test_server *broken = test_server_toxiproxy(back->port);
+        cr_assert_not_null(broken, "%s", test_server_why());
+        cr_assert(test_toxic_add(broken, "toxic", cases[i].type, true, cases[i].attributes), "%s",
                   test_server_why());
-        char url[160];
-        snprintf(url, sizeof url, "http://127.0.0.1:%d%s", s->ports[1], cases[i].path);
+        snprintf(url, sizeof url, "http://127.0.0.1:%d%s", broken->ports[1], cases[i].path);
+        int64_t begin = now_ms();
         reply = NULL;
         int rc = perf_http_get(http, url, 5000, &reply);
-        cr_assert(rc == cases[i].expected || rc == cases[i].or, "%s: %s: %s", cases[i].type,
+        cr_assert(rc == cases[i].expected || rc == cases[i].or_else, "%s: %s: %s", cases[i].type,
                   perf_strstatus(rc), perf_last_error());
         perf_http_reply_release(reply);
-        cr_assert_lt(now_ms() - begin, 5000);
-        cr_assert(test_toxic_remove(s, "toxic"), "%s", test_server_why());
-        snprintf(url, sizeof url, "http://127.0.0.1:%d/after", s->ports[1]);
-        expect_body(http, url, "GET /after");
+        cr_assert_lt(now_ms() - begin, 4500, "%s", cases[i].type);
+        test_server_stop(broken);
     }
-    cr_assert(test_toxic_enable(s, false));
-    char url[160];
     snprintf(url, sizeof url, "http://127.0.0.1:%d/", s->ports[1]);
-    cr_assert_eq(perf_http_get(http, url, 2000, &reply), PERF_EUNAVAILABLE);
-    cr_assert(test_toxic_enable(s, true));
+    for (int i = 0; i < 2; i++) {
+        expect_body(http, url, "GET /");
+        cr_assert(test_toxic_enable(s, false));
+        int rc = perf_http_get(http, url, 2000, &reply); /* sent, if the connection broke late */
+        cr_assert(rc == PERF_EUNAVAILABLE || rc == PERF_EIO, "%s: %s", perf_strstatus(rc),
+                  perf_last_error());
+        cr_assert(test_toxic_enable(s, true));
+    }
     expect_body(http, url, "GET /");
     perf_http_close(http);
     test_server_stop(s);
