@@ -15,10 +15,13 @@
 Test(net_aws_credentials, environment_comes_first)
 {
     struct aws_home h;
-    aws_home_begin(&h, "[profile p]\nregion = x\n",
-                   "[default]\naws_access_key_id = AFILE\naws_secret_access_key = " SECRET("F")
-                   "\n[p]\naws_access_key_id = AP\naws_secret_access_key = " SECRET("P")
-                   "\naws_session_token = " SECRET("T") "\n");
+    aws_home_begin(
+        &h, "[profile p]\nregion = x\n",
+        "[default]\naws_access_key_id = AFILE\naws_secret_access_key = " SECRET(
+            "F") "\n[p]\naws_access_key_id = AP\naws_secret_access_key = " SECRET("P") "\naws_"
+                                                                                       "session_"
+                                                                                       "token "
+                                                                                       "= " SECRET("T") "\n");
     aws_home_gives(&h, NULL, "AFILE", "shared-file");
     setenv("AWS_ACCESS_KEY_ID", "AENV", 1);
     aws_home_fails(&h, NULL, PERF_EACCESS, "AWS_SECRET_ACCESS_KEY");
@@ -38,16 +41,18 @@ Test(net_aws_credentials, environment_comes_first)
 Test(net_aws_credentials, files_and_their_order)
 {
     struct aws_home h;
-    aws_home_begin(&h,
-                   "[default]\naws_access_key_id = ACONFIG\naws_secret_access_key = " SECRET("C")
-                   "\n[profile half]\naws_access_key_id = AHALF\n[profile none]\nregion = r\n"
-                   "[profile both]\naws_access_key_id = ABOTH\naws_secret_access_key = " SECRET("B")
-                   "\ncredential_process = /bin/false\n",
-                   NULL);
+    aws_home_begin(
+        &h,
+        "[default]\naws_access_key_id = ACONFIG\naws_secret_access_key = " SECRET(
+            "C") "\n[profile half]\naws_access_key_id = AHALF\n[profile none]\nregion = r\n"
+                 "[profile both]\naws_access_key_id = ABOTH\naws_secret_access_key = " SECRET(
+                     "B") "\ncredential_process = /bin/false\n",
+        NULL);
     aws_home_gives(&h, NULL, "ACONFIG", "config-file");
     aws_home_fails(&h, "half", PERF_EACCESS, "aws_secret_access_key");
     aws_home_fails(&h, "none", PERF_EACCESS, "none");
-    aws_home_fails(&h, "both", PERF_EACCESS, "credential_process"); /* it outranks the config file */
+    aws_home_fails(&h, "both", PERF_EACCESS,
+                   "credential_process"); /* it outranks the config file */
     perf_aws_credentials_options options = PERF_AWS_CREDENTIALS_OPTIONS_INIT;
     perf_aws_credentials *c = NULL;
     options.profile = "absent";
@@ -105,20 +110,25 @@ Test(net_aws_credentials, process)
     snprintf(dir, sizeof dir, "%s", h.dir);
     snprintf(config, sizeof config,
              "[default]\ncredential_process = /bin/sh \"%s/a script.sh\" 'one two' th\\ ree\n"
-             "[profile fails]\ncredential_process = /bin/sh -c 'echo " SECRET("E") " >&2; exit 3'\n"
-             "[profile absent]\ncredential_process = /nonexistent/program\n"
-             "[profile quote]\ncredential_process = /bin/sh -c 'exit\n"
-             "[profile version]\ncredential_process = echo '{\"Version\": 2}'\n"
-             "[profile garbage]\ncredential_process = echo " SECRET("G") "\n"
-             "[profile endless]\ncredential_process = /bin/sh -c 'yes " SECRET("Y") "'\n"
-             "[profile hangs]\ncredential_process = /bin/sh -c 'sleep 60 & sleep 60'\n",
+             "[profile fails]\ncredential_process = /bin/sh -c 'echo " SECRET(
+                 "E") " >&2; exit 3'\n"
+                      "[profile absent]\ncredential_process = /nonexistent/program\n"
+                      "[profile quote]\ncredential_process = /bin/sh -c 'exit\n"
+                      "[profile version]\ncredential_process = echo '{\"Version\": 2}'\n"
+                      "[profile garbage]\ncredential_process = echo " SECRET(
+                          "G") "\n"
+                               "[profile endless]\ncredential_process = /bin/sh -c 'yes " SECRET(
+                                   "Y") "'\n"
+                                        "[profile hangs]\ncredential_process = /bin/sh -c 'sleep "
+                                        "60 & sleep 60'\n",
              dir);
     aws_home_write(&h, ".aws/config", config);
     aws_home_write(&h, "a script.sh",
                    "[ \"$1\" = 'one two' ] && [ \"$2\" = 'th ree' ] && [ $# = 2 ] || exit 1\n"
                    "echo '{\"Version\": 1, \"AccessKeyId\": \"APROC\", \"SecretAccessKey\": "
-                   "\"" SECRET("P") "\", \"SessionToken\": \"" SECRET("T") "\", "
-                   "\"Expiration\": \"2126-01-31T12:00:00+01:00\"}'\n");
+                   "\"" SECRET("P") "\", \"SessionToken\": \"" SECRET(
+                       "T") "\", "
+                            "\"Expiration\": \"2126-01-31T12:00:00+01:00\"}'\n");
     aws_home_gives(&h, NULL, "APROC", "process");
     aws_home_fails(&h, "fails", PERF_EACCESS, "status 3");
     aws_home_fails(&h, "absent", PERF_EACCESS, "cannot be run");
@@ -366,8 +376,9 @@ Test(net_aws_credentials, a_forked_child_is_told)
 Test(net_aws_credentials, every_allocation_may_fail)
 {
     struct aws_home h;
-    aws_home_begin(&h, "[default]\ncredential_process = echo '{\"Version\": 1, \"AccessKeyId\": "
-                       "\"A\", \"SecretAccessKey\": \"" SECRET("S") "\"}'\n",
+    aws_home_begin(&h,
+                   "[default]\ncredential_process = echo '{\"Version\": 1, \"AccessKeyId\": "
+                   "\"A\", \"SecretAccessKey\": \"" SECRET("S") "\"}'\n",
                    NULL);
     int rc = PERF_ENOMEM;
     for (int i = 1; rc && i < 40; i++) {
@@ -396,8 +407,14 @@ Test(net_aws_credentials, times)
     cr_assert(perf__aws_parse_time("2015-08-30T12:36:00Z", &ms) && ms == 1440938160000);
     cr_assert(perf__aws_parse_time("2015-08-30T14:36:00.25+02:00", &ms) && ms == 1440938160250);
     cr_assert(perf__aws_parse_time("2016-02-29T00:00:00UTC", &ms) && ms == 1456704000000);
-    const char *bad[] = {"", "2015", "2015-08-30", "2015-13-30T12:36:00Z", "2015-08-30T12:36:00",
-                         "2015-08-30T12:36:00Zx", "1969-12-31T23:59:59Z", "2015-08-30T25:00:00Z"};
+    const char *bad[] = {"",
+                         "2015",
+                         "2015-08-30",
+                         "2015-13-30T12:36:00Z",
+                         "2015-08-30T12:36:00",
+                         "2015-08-30T12:36:00Zx",
+                         "1969-12-31T23:59:59Z",
+                         "2015-08-30T25:00:00Z"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_assert(!perf__aws_parse_time(bad[i], &ms), "%s", bad[i]);
 }

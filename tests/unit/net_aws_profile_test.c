@@ -26,35 +26,34 @@ static const char *profile(const struct perf__aws_profiles *p, const char *name,
 
 Test(net_aws_profile, config_file)
 {
-    struct perf__aws_profiles *p = parse(PERF__AWS_CONFIG_FILE,
-                                         "\xef\xbb\xbf# comment\r\n"
-                                         "[default]\r\n"
-                                         "Region = eu-west-1\r\n"
-                                         "  ; an indented comment\n"
-                                         "output: json\n"
-                                         "empty =\n"
-                                         "[profile dev]  trailing\n"
-                                         "region=us-east-1 # kept\n"
-                                         "text = one\n"
-                                         "   two\n"
-                                         "\n"
-                                         "   three = 3\n"
-                                         "s3 =\n"
-                                         "  addressing_style = path\n"
-                                         "  max = 3\n"
-                                         "after = x\n"
-                                         "[profile \"with space\"]\n"
-                                         "a = 1\n"
-                                         "[sso-session corp]\n"
-                                         "sso_region = r\n"
-                                         "[services local]\n"
-                                         "dynamodb =\n"
-                                         "\tendpoint_url = http://d\n"
-                                         "[dev]\n"
-                                         "region = not-a-profile\n"
-                                         "[profile dev]\n"
-                                         "region = eu-central-1\n"
-                                         "more = y\n");
+    struct perf__aws_profiles *p = parse(PERF__AWS_CONFIG_FILE, "\xef\xbb\xbf# comment\r\n"
+                                                                "[default]\r\n"
+                                                                "Region = eu-west-1\r\n"
+                                                                "  ; an indented comment\n"
+                                                                "output: json\n"
+                                                                "empty =\n"
+                                                                "[profile dev]  trailing\n"
+                                                                "region=us-east-1 # kept\n"
+                                                                "text = one\n"
+                                                                "   two\n"
+                                                                "\n"
+                                                                "   three = 3\n"
+                                                                "s3 =\n"
+                                                                "  addressing_style = path\n"
+                                                                "  max = 3\n"
+                                                                "after = x\n"
+                                                                "[profile \"with space\"]\n"
+                                                                "a = 1\n"
+                                                                "[sso-session corp]\n"
+                                                                "sso_region = r\n"
+                                                                "[services local]\n"
+                                                                "dynamodb =\n"
+                                                                "\tendpoint_url = http://d\n"
+                                                                "[dev]\n"
+                                                                "region = not-a-profile\n"
+                                                                "[profile dev]\n"
+                                                                "region = eu-central-1\n"
+                                                                "more = y\n");
     cr_assert_str_eq(profile(p, "default", "region"), "eu-west-1");
     cr_assert_str_eq(profile(p, "default", "OUTPUT"), "json");
     cr_assert_str_eq(profile(p, "default", "empty"), "");
@@ -68,9 +67,9 @@ Test(net_aws_profile, config_file)
     cr_assert_str_eq(profile(p, "with space", "a"), "1");
     cr_assert_str_eq(
         perf__aws_profiles_get(p, PERF__AWS_SSO_SESSION, "corp", BOTH, "sso_region", NULL), "r");
-    cr_assert_str_eq(perf__aws_profiles_get(p, PERF__AWS_SERVICES, "local", BOTH, "dynamodb",
-                                            "endpoint_url"),
-                     "http://d");
+    cr_assert_str_eq(
+        perf__aws_profiles_get(p, PERF__AWS_SERVICES, "local", BOTH, "dynamodb", "endpoint_url"),
+        "http://d");
     cr_assert(perf__aws_profiles_has(p, PERF__AWS_PROFILE, "dev", PERF__AWS_CONFIG_FILE));
     cr_assert(!perf__aws_profiles_has(p, PERF__AWS_PROFILE, "dev", PERF__AWS_CREDENTIALS_FILE));
     cr_assert(!perf__aws_profiles_has(p, PERF__AWS_PROFILE, "corp", BOTH));
@@ -83,8 +82,8 @@ Test(net_aws_profile, credentials_outrank_config)
     struct perf__aws_profiles *p =
         parse(PERF__AWS_CREDENTIALS_FILE, "[dev]\naws_access_key_id = A\nregion = c\n");
     const char *config = "[profile dev]\naws_access_key_id = B\nother = o\n";
-    cr_assert_eq(
-        perf__aws_profiles_parse(p, PERF__AWS_CONFIG_FILE, "f", config, strlen(config)), PERF_OK);
+    cr_assert_eq(perf__aws_profiles_parse(p, PERF__AWS_CONFIG_FILE, "f", config, strlen(config)),
+                 PERF_OK);
     cr_assert_str_eq(profile(p, "dev", "aws_access_key_id"), "A");
     cr_assert_str_eq(profile(p, "dev", "other"), "o");
     cr_assert_str_eq(perf__aws_profiles_get(p, PERF__AWS_PROFILE, "dev", PERF__AWS_CONFIG_FILE,

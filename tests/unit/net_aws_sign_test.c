@@ -83,12 +83,11 @@ Test(net_aws_sign, s3_example_as_url)
     cr_assert_eq(perf_aws_sign(keys, &r, &signature), PERF_OK, "%s", perf_last_error());
     cr_assert_str_eq(perf_aws_signature_hex(signature),
                      "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404");
-    cr_assert_str_eq(
-        perf_aws_signature_target(signature),
-        "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=" ID
-        "%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z"
-        "&X-Amz-SignedHeaders=host&X-Amz-Expires=86400&X-Amz-Signature="
-        "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404");
+    cr_assert_str_eq(perf_aws_signature_target(signature),
+                     "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=" ID
+                     "%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z"
+                     "&X-Amz-SignedHeaders=host&X-Amz-Expires=86400&X-Amz-Signature="
+                     "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404");
     cr_assert_eq(perf_aws_signature_header_at(signature, 0, &name, &value), PERF_MISS);
     perf_aws_signature_release(signature);
     perf_aws_signature_release(NULL);
