@@ -8,6 +8,7 @@
 #ifndef LIBPERF_PERF_H
 #define LIBPERF_PERF_H
 
+#include <libperf/aws_auth.h>
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
 #include <libperf/macros.h>

@@ -3,6 +3,7 @@
  * constant.c - every public constant by its name, for callers by FFI that
  * cannot read the headers. Any thread.
  */
+#include <libperf/aws_auth.h>
 #include <libperf/cache.h>
 #include <libperf/pool.h>
 #include <string.h>
@@ -52,6 +53,13 @@ static const struct {
     C(PERF_POOL_START_LAZY),
     C(PERF_POOL_START_BACKGROUND),
     C(PERF_POOL_START_FAIL_FAST),
+    C(PERF_AWS_SIGN_HEADERS),
+    C(PERF_AWS_SIGN_URL),
+    C(PERF_AWS_SIGN_RAW_PATH),
+    C(PERF_AWS_SIGN_ENCODE_ONCE),
+    C(PERF_AWS_SIGN_CONTENT_HASH),
+    C(PERF_AWS_SIGN_TOKEN_AFTER),
+    C(PERF_AWS_SIGN_S3),
 #undef C
 };
 

@@ -21,7 +21,8 @@ Test(net_aws_credentials, environment_comes_first)
             "F") "\n[p]\naws_access_key_id = AP\naws_secret_access_key = " SECRET("P") "\naws_"
                                                                                        "session_"
                                                                                        "token "
-                                                                                       "= " SECRET("T") "\n");
+                                                                                       "= " SECRET(
+                                                                                           "T") "\n");
     aws_home_gives(&h, NULL, "AFILE", "shared-file");
     setenv("AWS_ACCESS_KEY_ID", "AENV", 1);
     aws_home_fails(&h, NULL, PERF_EACCESS, "AWS_SECRET_ACCESS_KEY");
