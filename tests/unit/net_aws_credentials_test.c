@@ -233,6 +233,27 @@ Test(net_aws_credentials, refreshed_ahead)
     aws_home_end(&h);
 }
 
+/* A role for 15 minutes is not asked for anew by every call. */
+Test(net_aws_credentials, short_lives_are_refreshed_in_their_last_quarter)
+{
+    struct aws_home h;
+    struct source s;
+    aws_home_begin(&h, NULL, NULL);
+    perf_aws_credentials *c = open_source(&h, &s);
+    s.life_s = 900;
+    for (int i = 0; i < 11; i++) {
+        has(c, "AKEY1");
+        test_host_advance(&h.th, 60000);
+    }
+    peeks(c, "AKEY1", 0);
+    test_host_advance(&h.th, 15000);
+    peeks(c, "AKEY1", 1);
+    has(c, "AKEY2");
+    cr_assert_eq(s.calls, 2);
+    perf_aws_credentials_close(c);
+    aws_home_end(&h);
+}
+
 Test(net_aws_credentials, failing_refreshes_keep_the_old_ones)
 {
     struct aws_home h;
