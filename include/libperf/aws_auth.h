@@ -193,7 +193,8 @@ PERF_API int perf_aws_credentials_close(perf_aws_credentials *credentials);
 
 /**
  * Keys that work now, found or refreshed if need be, within timeout_ms (0: the default). Keys that
- * end are refreshed 15 minutes ahead, by one caller while the others go on with those there are. A
+ * end are refreshed 15 minutes ahead, or in the last quarter of a life shorter than an hour, by one
+ * caller while the others go on with those there are. A
  * refresh that fails is tried again later; until the keys' end it is only logged.
  * The caller releases *out.
  * Errors: PERF_EACCESS (no source has keys, or one refuses); PERF_ETIMEDOUT; PERF_EINVAL (the

@@ -9,6 +9,7 @@
 #define LIBPERF_PERF_H
 
 #include <libperf/aws.h>
+#include <libperf/aws_auth.h>
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
 #include <libperf/http.h>

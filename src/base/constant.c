@@ -4,6 +4,7 @@
  * cannot read the headers. Any thread.
  */
 #include <libperf/aws.h>
+#include <libperf/aws_auth.h>
 #include <libperf/cache.h>
 #include <libperf/pool.h>
 #include <libperf/http.h>
@@ -91,6 +92,13 @@ static const struct {
     C(PERF_AWS_NO_RETRY),
     C(PERF_AWS_LONG_POLL),
     C(PERF_AWS_ANONYMOUS),
+    C(PERF_AWS_SIGN_HEADERS),
+    C(PERF_AWS_SIGN_URL),
+    C(PERF_AWS_SIGN_RAW_PATH),
+    C(PERF_AWS_SIGN_ENCODE_ONCE),
+    C(PERF_AWS_SIGN_CONTENT_HASH),
+    C(PERF_AWS_SIGN_TOKEN_AFTER),
+    C(PERF_AWS_SIGN_S3),
 #undef C
 };
 

@@ -21,8 +21,8 @@
 #include "../base/thread.h"
 
 enum {
-    ADVISORY_MS = 15 * 60000,  /* before the end: refresh, and back off when that fails */
-    MANDATORY_MS = 10 * 60000, /* before the end: back off for seconds only */
+    AHEAD_MS = 15 * 60000, /* before the end, or a quarter of a life that is short: a role for a
+                              quarter of an hour would else be asked for by every call */
     BACKOFF_MAX_MS = 60000,
     BACKOFF_MANDATORY_MS = 5000,
     DEFAULT_TIMEOUT_MS = 10000,
@@ -197,7 +197,7 @@ static int64_t left_of(const perf_aws_credentials *c)
 
 static bool is_refresh_due(const perf_aws_credentials *c, int64_t left)
 {
-    return left <= ADVISORY_MS && !c->refreshing && perf__now_ns(&c->host.clock) >= c->retry_at_ns;
+    return left <= c->ahead_ms && !c->refreshing && perf__now_ns(&c->host.clock) >= c->retry_at_ns;
 }
 
 static int begin(perf_aws_credentials *c)
@@ -218,8 +218,10 @@ static void take_in(perf_aws_credentials *c, int rc, perf_aws_keys *found, const
         c->rejected = false;
         c->failures = 0;
         c->retry_at_ns = 0;
+        int64_t life = left_of(c); /* the whole, or what a source had kept it for */
+        c->ahead_ms = life / 4 < AHEAD_MS ? life / 4 : AHEAD_MS;
     } else {
-        int64_t most = left_of(c) <= MANDATORY_MS ? BACKOFF_MANDATORY_MS : BACKOFF_MAX_MS;
+        int64_t most = left_of(c) <= c->ahead_ms * 2 / 3 ? BACKOFF_MANDATORY_MS : BACKOFF_MAX_MS;
         int64_t wait = c->failures < 6 ? (int64_t)1000 << c->failures : most;
         wait = wait < most ? wait : most;
         wait -= (int64_t)(perf__thread_random() % (uint64_t)(wait / 4 + 1)); /* not all at once */

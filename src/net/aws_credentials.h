@@ -37,6 +37,7 @@ struct perf_aws_credentials {
     bool rejected; /* keys are refused by a service */
     perf_aws_keys *keys;
     const char *source;
+    int64_t ahead_ms;    /* how long before their end they are refreshed */
     uint64_t failures;   /* in a row */
     int64_t retry_at_ns; /* host's monotonic clock; no refresh before, after a failure */
     int failure;         /* the last one's code and sentence */

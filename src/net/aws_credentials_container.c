@@ -48,7 +48,8 @@ static bool is_allowed(const char *url)
         return false;
     if (*host == '[') {
         size_t inside = strcspn(host + 1, "]/?#");
-        return host[1 + inside] == ']' && is_allowed_host(host + 1, inside);
+        return host[1 + inside] == ']' && strchr(":/?#", host[2 + inside]) &&
+               is_allowed_host(host + 1, inside);
     }
     return is_allowed_host(host, strcspn(host, ":/?#"));
 }

@@ -31,8 +31,7 @@ int perf__aws_from_environment(struct perf__aws_search *s, perf_aws_keys **out)
     return perf_aws_keys_new(id, secret, token, expires_ms, &s->c->host.view, out);
 }
 
-static int from_file(struct perf__aws_search *s, enum perf__aws_file file, const char *what,
-                     perf_aws_keys **out)
+static int from_file(struct perf__aws_search *s, int file, const char *what, perf_aws_keys **out)
 {
     const struct perf__aws_profiles *p = perf__aws_config_profiles(s->c->config);
 #define VALUE(key) perf__aws_profiles_get(p, PERF__AWS_PROFILE, s->profile, file, key, NULL)

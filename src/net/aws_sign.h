@@ -9,7 +9,8 @@
  *     perf__aws_signing_end(&s);
  *
  * All text lies in s.room, and on the heap only when a request is larger than
- * that. s must not be moved. perf__aws_signing_end wipes what was signed.
+ * that. The added headers point into s, the keys and the request. s must not be moved.
+ * perf__aws_signing_end wipes what was signed.
  */
 #ifndef PERF_NET_AWS_SIGN_H
 #define PERF_NET_AWS_SIGN_H
