@@ -214,14 +214,13 @@ static inline void perf_sugar_return(perf_sugar_loan *loan)
 #define PERF_SUGAR_NUMBER(x) PERF_SUGAR_TEXT(x)
 #define PERF_SUGAR_HERE      __FILE__ ":" PERF_SUGAR_NUMBER(__LINE__)
 
-#define PERF_SUGAR_BORROW(pool, key, type, name, timeout_ms)                           \
-    for (__attribute__((cleanup(perf_sugar_return))) perf_sugar_loan                   \
-             perf_sugar_loan_##name =                                                  \
-                 perf_sugar_lend(pool, key, PERF_SUGAR_HERE, timeout_ms);              \
-         !perf_sugar_loan_##name.over; perf_sugar_loan_##name.over = 1)                \
-        for (type name __attribute__((unused)) =                                       \
-                 PERF_SUGAR_CAST(type, perf_sugar_loan_##name.conn);                   \
-             !perf_sugar_loan_##name.over; perf_sugar_loan_##name.over = 1)            \
+#define PERF_SUGAR_BORROW(pool, key, type, name, timeout_ms)                                  \
+    for (__attribute__((cleanup(perf_sugar_return))) perf_sugar_loan perf_sugar_loan_##name = \
+             perf_sugar_lend(pool, key, PERF_SUGAR_HERE, timeout_ms);                         \
+         !perf_sugar_loan_##name.over; perf_sugar_loan_##name.over = 1)                       \
+        for (type name                                                                        \
+             __attribute__((unused)) = PERF_SUGAR_CAST(type, perf_sugar_loan_##name.conn);    \
+             !perf_sugar_loan_##name.over; perf_sugar_loan_##name.over = 1)                   \
             if (perf_sugar_loan_##name.status == PERF_OK)
 
 /* --------------------------------------------------------------------- keys */
