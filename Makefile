@@ -149,13 +149,17 @@ endef
 $(foreach d,$(RUNNERS),$(eval $(call runner,$(d))))
 RUNNER_BINARIES := $(RUNNERS:%=$(OUT)/test-%)
 
-# Examples: each is a program that a user could have written, run without arguments.
-EXAMPLES := $(patsubst examples/%.c,$(OUT)/examples/%,$(sort $(wildcard examples/*.c))) \
+# Examples: each is a program that a user could have written, run without arguments. One that needs
+# a library of its own is built where that is.
+NEEDS_LIBPQ := examples/postgres_pool.c
+ABSENT      := $(if $(shell pkg-config --exists libpq 2>/dev/null && echo there),,$(NEEDS_LIBPQ))
+EXAMPLES := $(patsubst examples/%.c,$(OUT)/examples/%,$(filter-out $(ABSENT),$(sort $(wildcard examples/*.c)))) \
             $(patsubst examples/%.cpp,$(OUT)/examples/%,$(sort $(wildcard examples/cpp/*.cpp))) \
             $(patsubst tests/%.cpp,$(OUT)/%,$(sort $(wildcard tests/cpp/*.cpp)))
+$(NEEDS_LIBPQ:%.c=$(OUT)/%): EXAMPLE_PKG = $$(pkg-config --cflags --libs libpq)
 $(OUT)/examples/%: examples/%.c $(STATIC) $(HEADERS)
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -D_GNU_SOURCE $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@
+	$(CC) -std=c11 -D_GNU_SOURCE $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(EXAMPLE_PKG) $(PKG_LIBS) $(LIBS) -o $@
 $(OUT)/examples/%: examples/%.cpp $(STATIC) $(HEADERS)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * macros.h - sugar over cache.h: a function that remembers its results, and
- * handles that let go of themselves.
+ * macros.h - sugar over cache.h and pool.h: a function that remembers its
+ * results, a connection that is given back, handles that let go of themselves.
  *
  *     PERF_CACHED(get_course, struct course, "courses", 300000,
  *                 (uint64_t, id), (const char *, lang))
@@ -15,6 +15,10 @@
  * The body runs on a miss only, and once for all who wait for the same
  * arguments. It fills *out and returns PERF_OK, PERF_MISS ("no such thing") or a
  * negative PERF_E code, and that is what the caller gets.
+ *
+ *     PERF_BORROW(pool, PGconn *, db, 50) { query(db); } else { busy(); }
+ *
+ * The connection is given back when its scope ends, by whatever way.
  *
  * Caveats first
  *  - Arguments make up the key: integers, bool, enums, float, double, strings
@@ -31,7 +35,10 @@
  *  - Without a cache, with arguments of more than about 32 KiB, with a result
  *    over the cache's limit, or in a forked child, the body simply runs.
  *  - In C++ an exception that leaves the body becomes PERF_ELOAD.
- *  - longjmp() over a PERF_AUTO scope leaks what it holds.
+ *  - longjmp() over a PERF_AUTO or PERF_BORROW scope leaks what it holds.
+ *  - PERF_BORROW is a loop that runs once: break and continue leave its scope, and
+ *    not a loop around it. It ends in an if: inside an if without braces, an else
+ *    that follows is its own.
  *  - A type with a comma in its name needs a typedef first.
  *
  * Everything here expands to calls of exported functions, so nothing in it is
@@ -44,13 +51,14 @@
     (!defined(__cplusplus) && (!defined(__STDC_VERSION__) || __STDC_VERSION__ < 201112L)) || \
     (defined(__cplusplus) && __cplusplus < 201103L)
 #error \
-    "macros.h needs gcc or clang, C11 or C++11; <libperf/cache.h> has the functions to call instead"
+    "macros.h needs gcc or clang, C11 or C++11; <libperf/cache.h> and pool.h have the functions to call instead"
 #endif
 
 #include <stdlib.h>
 #include <string.h>
 
 #include <libperf/cache.h>
+#include <libperf/pool.h>
 
 /* ---------------------------------------------------------------- functions */
 
@@ -103,8 +111,8 @@
  * PERF_AUTO(perf_value) v = NULL;
  *
  * A handle that is let go when its scope ends, by whatever way: the end, return,
- * break, goto, or a C++ exception. For perf_value, perf_cache_iter and
- * perf_cache. Always initialise it. Since 1.0.
+ * break, goto, or a C++ exception. For perf_value, perf_cache_iter, perf_cache,
+ * perf_pool and perf_pool_request. Always initialise it. Since 1.0.
  */
 #define PERF_AUTO(type) __attribute__((cleanup(perf_auto_##type))) type *
 
@@ -122,6 +130,98 @@ static inline void perf_auto_perf_cache(perf_cache **cache)
 {
     (void)perf_cache_close(*cache);
 }
+
+static inline void perf_auto_perf_pool(perf_pool **pool)
+{
+    (void)perf_pool_close(*pool);
+}
+
+static inline void perf_auto_perf_pool_request(perf_pool_request **request)
+{
+    perf_pool_request_release(*request);
+}
+
+/* -------------------------------------------------------------- connections */
+
+/**
+ * PERF_BORROW(pool, PGconn *, db, 50) { query(db); } else { busy(); }
+ *
+ * Runs the first block with a connection, which is given back when the block
+ * ends, by whatever way: its end, return, break, continue, goto, or a C++
+ * exception. When none came within timeout_ms (0: do not wait; -1: wait for
+ * ever) the second block runs, if there is one. Leaves the place in the source
+ * as the borrower's name, for perf_pool_holder and leak reports. type is a
+ * pointer. Any thread. Since 1.0.
+ */
+#define PERF_BORROW(pool, type, name, timeout_ms) \
+    PERF_SUGAR_BORROW(pool, PERF_SUGAR_NOBODY, type, name, timeout_ms)
+
+/** PERF_BORROW of a connection to key (perf_pool_acquire_key). Since 1.0. */
+#define PERF_BORROW_KEY(pool, key, type, name, timeout_ms) \
+    PERF_SUGAR_BORROW(pool, key, type, name, timeout_ms)
+
+/** In a PERF_BORROW: the connection is broken, so the end of the scope closes it
+ *  (perf_pool_discard) instead of giving it back. Since 1.0. */
+#define PERF_BORROW_BROKEN(name) ((void)(perf_sugar_loan_##name.end = PERF_SUGAR_DISCARD))
+
+/** In a PERF_BORROW: the end of the scope leaves the connection alone. It is to be released,
+ *  discarded or detached by the caller, once. Since 1.0. */
+#define PERF_BORROW_KEEP(name) ((void)(perf_sugar_loan_##name.end = PERF_SUGAR_KEEP))
+
+/** In either block of a PERF_BORROW: what the acquire returned. Since 1.0. */
+#define PERF_BORROW_STATUS(name) (perf_sugar_loan_##name.status)
+
+/*
+ * How PERF_BORROW works. Two loops that run once: one for the loan, one for the
+ * connection, each declaring its variable. The loan is named after the
+ * connection, so that what nests has different names and the macros above find it.
+ */
+enum { PERF_SUGAR_RELEASE, PERF_SUGAR_DISCARD, PERF_SUGAR_KEEP };
+
+typedef struct perf_sugar_loan {
+    perf_pool *pool;
+    void *conn; /* NULL without one */
+    int status;
+    int over; /* 1: the block was entered */
+    int64_t end;
+} perf_sugar_loan;
+
+static inline perf_sugar_loan perf_sugar_lend(perf_pool *pool, const char *key, const char *who,
+                                              int64_t timeout_ms)
+{
+    perf_sugar_loan loan;
+
+    loan.pool = pool;
+    loan.conn = 0;
+    loan.over = 0;
+    loan.end = PERF_SUGAR_RELEASE;
+    loan.status = key ? perf_pool_acquire_key(pool, key, who, timeout_ms, &loan.conn)
+                      : perf_pool_acquire_as(pool, who, timeout_ms, &loan.conn);
+    return loan;
+}
+
+static inline void perf_sugar_return(perf_sugar_loan *loan)
+{
+    if (loan->status != PERF_OK)
+        return;
+    if (loan->end == PERF_SUGAR_RELEASE)
+        (void)perf_pool_release(loan->pool, loan->conn);
+    else if (loan->end == PERF_SUGAR_DISCARD)
+        (void)perf_pool_discard(loan->pool, loan->conn);
+}
+
+#define PERF_SUGAR_TEXT(x)   #x
+#define PERF_SUGAR_NUMBER(x) PERF_SUGAR_TEXT(x)
+#define PERF_SUGAR_HERE      __FILE__ ":" PERF_SUGAR_NUMBER(__LINE__)
+
+#define PERF_SUGAR_BORROW(pool, key, type, name, timeout_ms)                                  \
+    for (__attribute__((cleanup(perf_sugar_return))) perf_sugar_loan perf_sugar_loan_##name = \
+             perf_sugar_lend(pool, key, PERF_SUGAR_HERE, timeout_ms);                         \
+         !perf_sugar_loan_##name.over; perf_sugar_loan_##name.over = 1)                       \
+        for (type name                                                                        \
+             __attribute__((unused)) = PERF_SUGAR_CAST(type, perf_sugar_loan_##name.conn);    \
+             !perf_sugar_loan_##name.over; perf_sugar_loan_##name.over = 1)                   \
+            if (perf_sugar_loan_##name.status == PERF_OK)
 
 /* --------------------------------------------------------------------- keys */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * macros_test.c - PERF_CACHED and PERF_AUTO, through a real cache.
+ * macros_test.c - PERF_CACHED, PERF_AUTO and PERF_BORROW, through a real cache and a real pool.
  *
  * The functions under test count how often their bodies run, so that a test
  * can tell a hit from a run.
@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "cache_fixture.h"
+#include "pool_fixture.h"
 
 static _Atomic int runs;
 
@@ -686,6 +687,180 @@ Test(macros, auto_handles_let_go_however_the_scope_ends)
         cr_assert_gt(th.live, 0);
     }
     cr_assert_eq(th.live, 0);
+}
+
+/* ------------------------------------------------------------- connections */
+
+/* The ways out of a PERF_BORROW, each of them with a connection in hand. */
+enum way { BY_END, BY_RETURN, BY_BREAK, BY_CONTINUE, BY_GOTO, WAYS };
+
+static int leave(struct backend *b, enum way way, bool broken)
+{
+    int passed = 0;
+    for (int i = 0; i < 2; i++) {
+        PERF_BORROW (b->pool, struct link *, link, 1000) {
+            cr_assert_eq(backend_stats(b).in_use, 1);
+            atomic_fetch_add(&link->users, 1);
+            if (broken)
+                PERF_BORROW_BROKEN(link);
+            if (way == BY_RETURN)
+                return 1;
+            if (way == BY_BREAK)
+                break;
+            if (way == BY_CONTINUE)
+                continue;
+            if (way == BY_GOTO)
+                goto out;
+            passed += 10;
+        } else {
+            cr_assert(0, "%s", perf_last_error());
+        }
+        passed++; /* break and continue left the scope and not the loop */
+    }
+out:
+    return passed;
+}
+
+Test(macros, a_borrowed_connection_goes_back_however_the_block_ends)
+{
+    static const int passes[WAYS] = {22, 1, 2, 2, 0}, borrowed[WAYS] = {2, 1, 2, 2, 1};
+    perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+    struct backend b;
+    uint64_t lent = 0;
+    backend_open(&b, &link_full, options, false);
+    for (int way = 0; way < WAYS; way++) {
+        cr_assert_eq(leave(&b, way, false), passes[way], "way %d", way);
+        cr_assert_eq(backend_stats(&b).in_use, 0, "way %d", way);
+        lent += (uint64_t)borrowed[way];
+        cr_assert_eq(backend_stats(&b).acquires, lent, "way %d", way);
+    }
+    cr_assert_eq(atomic_load(&b.opened), 1);
+    for (int way = 0; way < WAYS; way++) {
+        uint64_t discarded = backend_stats(&b).closed_discarded;
+        cr_assert_eq(leave(&b, way, true), passes[way], "way %d", way);
+        cr_assert_eq(backend_stats(&b).in_use, 0, "way %d", way);
+        cr_assert_eq(backend_stats(&b).closed_discarded - discarded, (uint64_t)borrowed[way],
+                     "way %d", way);
+    }
+    backend_close(&b);
+}
+
+Test(macros, the_other_block_runs_when_no_connection_comes)
+{
+    perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+    struct backend b;
+    int status = 1;
+    options.max_size = 1;
+    backend_open(&b, &link_full, options, false);
+    PERF_BORROW (b.pool, struct link *, held, -1) {
+        cr_assert_eq(PERF_BORROW_STATUS(held), PERF_OK);
+        for (int64_t timeout = 0; timeout < 20; timeout += 10) {
+            int busy = 0;
+            PERF_BORROW (b.pool, struct link *, link, timeout) {
+                cr_assert(0, "max_size is 1");
+            } else {
+                busy++;
+                cr_assert_eq(link, NULL);
+                cr_assert_eq(PERF_BORROW_STATUS(link), PERF_ETIMEDOUT);
+            }
+            cr_assert_eq(busy, 1);
+        }
+        PERF_BORROW (b.pool, struct link *, link, 0)
+            cr_assert(0, "max_size is 1"); /* without an else nothing happens */
+        PERF_BORROW (b.pool, struct link *, link, -7)
+            cr_assert(0, "no such time");
+        else
+            status = PERF_BORROW_STATUS(link);
+        cr_assert_eq(status, PERF_EINVAL);
+    }
+    cr_assert_eq(backend_stats(&b).acquires, 1);
+    cr_assert_eq(backend_stats(&b).timeouts, 3);
+    backend_close(&b);
+    PERF_BORROW (NULL, struct link *, link, 0)
+        cr_assert(0, "there is no pool");
+    else
+        status = PERF_BORROW_STATUS(link) + 1;
+    cr_assert_eq(status, PERF_EINVAL + 1);
+}
+
+Test(macros, borrowed_connections_nest_and_may_be_kept)
+{
+    perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+    struct link *kept = NULL, *taken = NULL;
+    struct backend b;
+    int runs_of_both = 0;
+    backend_open(&b, &link_full, options, false);
+    PERF_BORROW (b.pool, struct link *, outer, 1000)
+        PERF_BORROW_KEY (b.pool, "replica", struct link *, inner, 1000) {
+            runs_of_both++;
+            cr_assert_neq(outer, inner);
+            cr_assert_str_eq(outer->key, "");
+            cr_assert_str_eq(inner->key, "replica");
+            cr_assert_eq(backend_stats(&b).in_use, 2);
+            PERF_BORROW_BROKEN(inner); /* of the two, this one */
+        }
+    cr_assert_eq(runs_of_both, 1);
+    cr_assert_eq(backend_stats(&b).in_use, 0);
+    EVENTUALLY(backend_stats(&b).size == 1);
+    PERF_BORROW (b.pool, struct link *, link, 1000) {
+        PERF_BORROW_KEEP(link);
+        kept = link;
+    }
+    cr_assert_eq(backend_stats(&b).in_use, 1);
+    give(&b, kept);
+    PERF_BORROW (b.pool, struct link *, link, 1000) {
+        cr_assert_eq(perf_pool_detach(b.pool, link), PERF_OK);
+        PERF_BORROW_KEEP(link);
+        taken = link;
+    }
+    cr_assert_eq(backend_stats(&b).size, 0);
+    link_close(&b, taken);
+    backend_close(&b);
+}
+
+Test(macros, the_borrower_is_a_place_in_the_source)
+{
+    perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+    perf_pool_holder holder = PERF_POOL_HOLDER_INIT;
+    struct backend b;
+    char here[300];
+    backend_open(&b, &link_full, options, false);
+    snprintf(here, sizeof here, "%s:%d", __FILE__, __LINE__ + 1);
+    PERF_BORROW (b.pool, struct link *, link, 1000) {
+        cr_assert_eq(perf_pool_get_holder(b.pool, 0, &holder), PERF_OK);
+        cr_assert_str_eq(holder.who, here);
+        cr_assert_eq(holder.conn, link);
+    }
+    cr_assert_eq(perf_pool_get_holder(b.pool, 0, &holder), PERF_MISS);
+    backend_close(&b);
+}
+
+Test(macros, pools_and_requests_let_go_of_themselves)
+{
+    struct backend b;
+    memset(&b, 0, sizeof b);
+    {
+        perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+        void *conn = NULL;
+        PERF_AUTO(perf_pool) pool = NULL;
+        options.vtable = &link_full;
+        options.ctx = &b;
+        options.max_size = 1;
+        options.host = test_host_init(&b.th);
+        b.th.host.clock = NULL;
+        cr_assert_eq(perf_pool_open(&options, &pool), PERF_OK, "%s", perf_last_error());
+        cr_assert_eq(perf_pool_acquire(pool, 1000, &conn), PERF_OK);
+        {
+            PERF_AUTO(perf_pool_request) request = NULL;
+            PERF_AUTO(perf_pool_request) none = NULL;
+            (void)none;
+            cr_assert_eq(perf_pool_start(pool, NULL, NULL, -1, NULL, NULL, &request), PERF_OK);
+            cr_assert_eq(perf_pool_request_take(request, &conn), PERF_MISS);
+        }
+        cr_assert_eq(perf_pool_release(pool, conn), PERF_OK);
+    } /* close would refuse while a request is held */
+    cr_assert_eq(atomic_load(&b.open_now), 0);
+    cr_assert_eq(atomic_load(&b.th.live), 0);
 }
 
 /* ----------------------------------------------------------------- memory */
