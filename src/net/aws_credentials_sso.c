@@ -132,13 +132,8 @@ int perf__aws_from_sso(struct perf__aws_search *s, perf_aws_keys **out)
         .expires_is_ms = true,
         .needs_token = true,
     };
-<<<<<<< HEAD
-    struct login l = {0};
-    char token[TOKEN_MAX], url[2048];
-=======
     struct login l = {NULL, NULL, NULL, NULL, NULL};
     char token[TOKEN_MAX] = "", url[2048];
->>>>>>> sigv4
     perf_http_reply *reply = NULL;
     int rc = find_login(s, &l);
     if (rc)
