@@ -198,8 +198,10 @@ static bool is_unsigned(const char *name, size_t len)
 static int compare_names(const struct perf__aws_signed_header *a,
                          const struct perf__aws_signed_header *b)
 {
+    if (a->order != b->order)
+        return a->order < b->order ? -1 : 1;
     size_t len = a->name_len < b->name_len ? a->name_len : b->name_len;
-    for (size_t i = 0; i < len; i++) {
+    for (size_t i = 8; i < len; i++) {
         char x = lower(a->name[i]), y = lower(b->name[i]);
         if (x != y)
             return (unsigned char)x < (unsigned char)y ? -1 : 1;
@@ -210,7 +212,9 @@ static int compare_names(const struct perf__aws_signed_header *a,
 size_t perf__aws_headers_add(struct perf__aws_signed_header *headers, size_t count,
                              const char *name, const char *value, size_t value_len)
 {
-    struct perf__aws_signed_header added = {name, value, strlen(name), value_len};
+    struct perf__aws_signed_header added = {name, value, strlen(name), 0, value_len};
+    for (size_t i = 0; i < 8; i++)
+        added.order = added.order << 8 | (unsigned char)(i < added.name_len ? lower(name[i]) : 0);
     size_t at = count;
     for (; at && compare_names(&headers[at - 1], &added) > 0; at--)
         headers[at] = headers[at - 1];

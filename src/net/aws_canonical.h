@@ -11,6 +11,7 @@
 
 #include <libperf/http.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
 struct perf__writer {
@@ -63,6 +64,7 @@ void perf__aws_params_sort(struct perf__aws_param *params, size_t count);
 struct perf__aws_signed_header {
     const char *name, *value;
     size_t name_len;
+    uint64_t order;   /* the name's first eight bytes, lower-case, so that they compare at once */
     size_t value_len; /* known, and value is without white space; 0: to be trimmed */
 };
 

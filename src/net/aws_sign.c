@@ -462,7 +462,7 @@ int perf__aws_sign(struct perf__aws_signing *s, const perf_allocator *allocator,
 void perf__aws_signing_end(struct perf__aws_signing *s)
 {
     if (s->used)
-        OPENSSL_cleanse(s->heap ? s->heap : s->room, s->used);
+        explicit_bzero(s->heap ? s->heap : s->room, s->used); /* kilobytes: the faster of two */
     perf__free(s->allocator, s->heap);
     s->heap = NULL;
     s->used = 0;
