@@ -33,6 +33,6 @@ while read -r constant; do
         grep -q "C($constant)" src/base/constant.c ;;
     *) grep -q "C($constant)" src/base/constant.c ;; esac ||
         { echo "symbols: perf_constant does not know $constant" >&2; bad=1; }
-done <"$dir/constants"
+done < <(grep -v PERF_SUGAR_ "$dir/constants") # the inside of macros.h
 [ "$bad" = 0 ] || exit 1
 echo "ok symbols: $(wc -l <"$dir/map") functions, $(wc -l <"$dir/constants") constants agree everywhere"

@@ -272,7 +272,8 @@ Test(pool, evict_all_ends_idle_borrowed_and_opening_ones)
     void *conn;
     struct link *again = borrow(&b, 5000);
     cr_assert_eq(again, idle);
-    cr_assert_eq(perf_pool_acquire(b.pool, 1, &conn), PERF_ETIMEDOUT); /* a third one is on its way */
+    cr_assert_eq(perf_pool_acquire(b.pool, 1, &conn),
+                 PERF_ETIMEDOUT); /* a third one is on its way */
     give(&b, again);
     cr_assert_eq(perf_pool_evict_all(b.pool), PERF_OK);
     cr_assert(!link_is_dead(held));
