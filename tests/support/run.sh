@@ -20,7 +20,7 @@ count_runner() { # from the last summary line in $log
         crash=$(sed -E 's/.*Crashing: ([0-9]+).*/\1/' <<<"$line")
         skip=$(grep -c '^SKIPPED' "$log")
         failed=$((failed + fail + crash)) skipped=$((skipped + skip))
-        passed=$((passed + tested - fail - crash - skip)) ;;
+        passed=$((passed + tested - fail - crash)) ;; # skipped ones are not among the tested
     *passed*)
         passed=$((passed + $(sed -E 's/.*\b([0-9]+) passed.*/\1/' <<<"$line")))
         failed=$((failed + $(sed -E 's/.* ([0-9]+) failed.*/\1/' <<<"$line")))
