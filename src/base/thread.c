@@ -9,6 +9,7 @@
 #include "thread.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 
 #include "hash.h"
@@ -57,4 +58,16 @@ int perf__thread_slot_assign(void)
 uint64_t perf__thread_random_seed(void)
 {
     return perf__thread_random_state = perf__hash_random_key().k0 | 1;
+}
+
+int perf__thread_start(pthread_t *id, const char *name, void *(*main)(void *), void *argument)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(id, NULL, main, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!failed)
+        pthread_setname_np(*id, name);
+    return failed;
 }

@@ -12,6 +12,7 @@
 #include "hash.h"
 
 #include <libperf/types.h>
+#include <pthread.h>
 
 enum { PERF__THREAD_SLOTS = 128 };
 
@@ -27,6 +28,12 @@ static inline int perf__thread_slot(void)
     int slot = perf__thread_slot_cached;
     return __builtin_expect(slot >= 0, 1) ? slot : perf__thread_slot_assign();
 }
+
+/**
+ * Starts a thread of the library: with all signals blocked, for they belong to the host's threads,
+ * and with a name of up to 15 characters, for whoever looks at the process. 0 or an errno.
+ */
+int perf__thread_start(pthread_t *id, const char *name, void *(*main)(void *), void *argument);
 
 /** Tells the processor that this is a loop which waits for another one. */
 static inline void perf__pause(void)

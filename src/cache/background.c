@@ -9,11 +9,11 @@
 #include "background.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../base/sync.h"
+#include "../base/thread.h"
 
 struct perf__background {
     perf_allocator allocator;
@@ -81,15 +81,11 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* Starts one more thread, with all signals blocked: they belong to the host's threads. */
+/* Starts one more thread. */
 static void start_thread(struct perf__background *pool)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (!pthread_create(&pool->threads[pool->started], NULL, thread_main, pool))
+    if (!perf__thread_start(&pool->threads[pool->started], "perf-cache", thread_main, pool))
         pool->started++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 int perf__background_submit(struct perf__background *pool, struct perf__job *job)

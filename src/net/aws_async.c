@@ -18,6 +18,7 @@
 #include "../base/fork.h"
 #include "../base/status.h"
 #include "../base/sync.h"
+#include "../base/thread.h"
 #include "aws_client.h"
 
 enum { STAGE_SENT, STAGE_DUE, STAGE_OVER };
@@ -176,7 +177,7 @@ static void postpone(perf_aws_operation *op, int64_t delay_ms)
     int rc = PERF_OK;
     pthread_mutex_lock(&aws->mutex);
     if (!aws->thread_runs)
-        aws->thread_runs = !pthread_create(&aws->thread, NULL, thread_main, aws);
+        aws->thread_runs = !perf__thread_start(&aws->thread, "perf-aws", thread_main, aws);
     if (aws->thread_runs) {
         op->stage = STAGE_DUE;
         op->due_ns = system_ns() + (delay_ms > 0 ? delay_ms * 1000000 : 0);

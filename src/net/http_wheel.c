@@ -20,6 +20,7 @@
 
 #include "../base/status.h"
 #include "../base/sync.h"
+#include "../base/thread.h"
 #include "http.h"
 
 enum { SWEEPS_PER_TIMEOUT = 8, SWEEP_MAX_MS = 5000, SWEEP_MIN_MS = 100 };
@@ -445,14 +446,9 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* With all signals blocked: they belong to the host's threads. */
 static int start_thread(perf_http *http)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&http->thread, NULL, thread_main, http);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = perf__thread_start(&http->thread, "perf-http", thread_main, http);
     if (failed)
         return perf__fail(PERF_ENOMEM,
                           "the HTTP client's thread cannot be started: %s; raise the limit of "

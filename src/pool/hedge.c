@@ -13,12 +13,12 @@
 #include "hedge.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../base/sync.h"
+#include "../base/thread.h"
 #include "budget.h"
 
 enum { CALLS, HEDGES, WON, REFUSED, COUNTERS };
@@ -190,15 +190,11 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* Under the mutex. All signals are blocked: they belong to the host's threads. */
+/* Under the mutex. */
 static void start_thread(perf_hedge *hedge)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (!pthread_create(&hedge->ids[hedge->threads], NULL, thread_main, hedge))
+    if (!perf__thread_start(&hedge->ids[hedge->threads], "perf-hedge", thread_main, hedge))
         hedge->threads++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Puts a job in line; false when there is no thread for it. */

@@ -320,7 +320,7 @@ static bool more_workers(perf_pool *root)
         pthread_join(unused->thread, NULL);
     unused->finished = false;
     unused->root = root;
-    unused->running = !pthread_create(&unused->thread, NULL, worker_main, unused);
+    unused->running = !perf__thread_start(&unused->thread, "perf-pool-work", worker_main, unused);
     return unused->running || running > 0;
 }
 
@@ -417,7 +417,7 @@ int perf__pool_start_keeper(perf_pool *root)
     root->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (root->epoll >= 0 && root->wake >= 0 &&
         !epoll_ctl(root->epoll, EPOLL_CTL_ADD, root->wake, &event) &&
-        !pthread_create(&root->keeper, NULL, keeper_main, root)) {
+        !perf__thread_start(&root->keeper, "perf-pool", keeper_main, root)) {
         root->keeper_runs = true;
         return PERF_OK;
     }
