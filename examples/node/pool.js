@@ -25,6 +25,7 @@ const { calls, constant, koffi } = native;
 const OK = constant('PERF_OK');
 const EIO = constant('PERF_EIO');
 const EBUSY = constant('PERF_EBUSY');
+const ETIMEDOUT = constant('PERF_ETIMEDOUT');
 const EUNAVAILABLE = constant('PERF_EUNAVAILABLE');
 
 const UPKEEP = 1000;
@@ -43,6 +44,7 @@ class Pool {
     #last = 0;
     #perKey = new Map();      // key: how many are out
     #maxSize;
+    #resets;
     #raised;
     #registered = [];
     #upkeepAt = Date.now() + UPKEEP;
@@ -68,6 +70,7 @@ class Pool {
             options[OPTIONS[name]] = value;
         }
         this.#maxSize = rest.maxSize || 10;
+        this.#resets = Boolean(reset);
 
         const good = (answer) => (answer === undefined || answer ? OK : EIO);
         const find = (number) => this.#connections.get(Number(number));
@@ -150,7 +153,7 @@ class Pool {
         const wait = out >= this.#maxSize ? 0 : timeout;
         const status = key === undefined ? calls.poolAcquire(handle, wait, number)
             : calls.poolAcquireKey(handle, key, null, wait, number);
-        if (status === constant('PERF_ETIMEDOUT') && wait === 0)
+        if (status === ETIMEDOUT && wait === 0)
             throw new CacheError(EBUSY, `all ${this.#maxSize} connections are out`);
         this.#check(status);
         const connection = this.#connections.get(Number(number[0]));
@@ -166,7 +169,8 @@ class Pool {
         this.#numbers.delete(connection);
         this.#perKey.set(borrowed.place, this.#perKey.get(borrowed.place) - 1);
         this.#check(call(handle, borrowed.number));
-        calls.poolMaintain(handle); // what is not to be kept is closed now: nobody else does
+        if (call === calls.poolDiscard || this.#resets)
+            this.maintain(); // what is not to be kept is closed now: nobody else does
     }
 
     /** Gives it back. */

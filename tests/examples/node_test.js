@@ -335,7 +335,8 @@ test('pool: reset and validate say no', withPool((pool, seen) => {
     pool.maintain();
     assert.equal(pool.stats().closed_invalid, 2);
     assert.equal(pool.stats().size, 0);
-}, (seen) => ({ maxSize: 3, validate: () => seen.good, reset: () => seen.good, keepAliveMs: 1 })));
+}, (seen) => ({ maxSize: 1, validate: () => seen.good, reset: () => seen.good, keepAliveMs: 1,
+    fd: undefined }) /* what is readable, as /dev/null always is, is validated each time */));
 
 test('pool: what open throws is the cause', () => {
     const pool = new Pool({ open: () => { throw new Error('nobody there'); }, close: () => {} });

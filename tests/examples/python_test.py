@@ -482,7 +482,7 @@ class Pools(unittest.TestCase):
 
     def test_reset_and_validate_say_no(self):
         good = [True]
-        pool = self.pool(max_size=3, reset=lambda c: good[0], validate=lambda c, timeout: good[0],
+        pool = self.pool(max_size=1, reset=lambda c: good[0], validate=lambda c, timeout: good[0],
                          keep_alive_ms=1)
         pool.acquire(1).release()
         good[0] = False

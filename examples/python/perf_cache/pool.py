@@ -215,8 +215,8 @@ class Pool:
 
     def _end(self, function, number):
         self._call(function, self._usable(), number)
-        if function == lib.perf_pool_discard:
-            self.maintain()  # nobody else closes it
+        if function is lib.perf_pool_discard or self._reset:
+            self.maintain()  # what is not to be kept is closed now: nobody else does
 
     # Control and figures.
 
