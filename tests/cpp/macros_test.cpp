@@ -176,8 +176,8 @@ static std::uint64_t in_use(perf_pool *pool)
 
 static void throw_with_a_connection(perf_pool *pool, bool broken)
 {
-    PERF_BORROW (pool, conn *, outer, 1000) {
-        PERF_BORROW_KEY (pool, "other", conn *, inner, 1000) {
+    PERF_BORROW(pool, conn *, outer, 1000) {
+        PERF_BORROW_KEY(pool, "other", conn *, inner, 1000) {
             CHECK(in_use(pool) == 2 && outer != inner);
             if (broken)
                 PERF_BORROW_BROKEN(inner);
@@ -199,9 +199,9 @@ static void borrowed_connections_survive_a_throw()
         CHECK_THROWS(throw_with_a_connection(pool, true), std::runtime_error, true);
         CHECK(in_use(pool) == 0);
         int busy = 0;
-        PERF_BORROW (pool, conn *, c, 1000) {
+        PERF_BORROW(pool, conn *, c, 1000) {
             CHECK(c->number > 0);
-            PERF_BORROW (pool, conn *, d, 0)
+            PERF_BORROW(pool, conn *, d, 0)
                 CHECK(d == nullptr);
             else
                 busy = PERF_BORROW_STATUS(d);
