@@ -157,7 +157,7 @@ static int conn_fd(void *ctx, void *conn)
 static int call(perf_pool *pool, char byte)
 {
     int rc = PERF_EUNAVAILABLE;
-    PERF_BORROW (pool, struct conn *, c, /* timeout_ms */ 2000) {
+    PERF_BORROW(pool, struct conn *, c, /* timeout_ms */ 2000) {
         rc = echo(c, byte);
         if (rc != PERF_OK)
             PERF_BORROW_BROKEN(c); /* not for the next one */
@@ -220,7 +220,7 @@ static void all_are_out(perf_pool *pool)
     int status = PERF_OK;
     for (int i = 0; i < CONNECTIONS; i++)
         expect(perf_pool_acquire_as(pool, "all_are_out", 2000, &held[i]) == PERF_OK, "one of all");
-    PERF_BORROW (pool, struct conn *, c, /* timeout_ms */ 20) {
+    PERF_BORROW(pool, struct conn *, c, /* timeout_ms */ 20) {
         expect(0, "there was one more");
     } else {
         status = PERF_BORROW_STATUS(c);

@@ -122,7 +122,7 @@ static int add(perf_pool *pool, int a, int b, int *sum)
     int rc = PERF_EIO;
     snprintf(left, sizeof left, "%d", a);
     snprintf(right, sizeof right, "%d", b);
-    PERF_BORROW (pool, PGconn *, db, /* timeout_ms */ 1000) {
+    PERF_BORROW(pool, PGconn *, db, /* timeout_ms */ 1000) {
         PGresult *result =
             PQexecParams(db, "SELECT $1::int + $2::int", 2, NULL, values, NULL, NULL, 0);
         if (PQresultStatus(result) == PGRES_TUPLES_OK) {

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
-// example.js - cached() from Node.js: from memory, and after a restart from disk.
+// example.js - cached() from Node.js: from memory, and after a restart from disk. And a pool.
 //
 //     npm ci && node example.js
 //
 'use strict';
 
 const fs = require('node:fs/promises');
+const { openSync, writeSync, closeSync } = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { Cache } = require('./index.js');
+const { Pool } = require('./pool.js');
 
 let runs = 0;
 
@@ -62,6 +64,16 @@ async function main() {
         const { hits, misses } = cache.stats('greetings');
         console.log(`  of greetings:                ${hits} hits, ${misses} misses`);
         await cache.close();
+
+        const pool = new Pool({
+            open: () => ({ file: openSync(path.join(folder, 'log'), 'a') }),
+            close: (log) => closeSync(log.file),
+            maxSize: 4,
+        });
+        for (let i = 0; i < 1000; i++) pool.use((log) => writeSync(log.file, `${i}\n`));
+        const { opened, reused } = pool.stats();
+        console.log(`a pool, 1000 times borrowed:   ${opened} opened, ${reused} reused`);
+        pool.close();
     } finally {
         await fs.rm(folder, { recursive: true });
     }

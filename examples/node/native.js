@@ -2,9 +2,10 @@
 //
 // native.js - finds libperf and describes its C interface to koffi. Private: use index.js.
 //
-// Only calls that go in and come out are here, no callbacks: libperf may call one from
+// The cache has only calls that go in and come out, no callbacks: libperf may call one from
 // another thread, which has to wait for the JavaScript thread, which may be waiting for
-// libperf. So loads and their single flight are done in JavaScript (index.js).
+// libperf. So loads and their single flight are done in JavaScript (index.js). The pool calls
+// back within a call, on the thread that made it, since it is opened with no_threads (pool.js).
 //
 'use strict';
 
@@ -76,6 +77,38 @@ const CacheStats = koffi.struct('perf_cache_stats', {
     struct_size: 'size_t', ...Object.fromEntries(STATS.map((name) => [name, 'uint64_t'])),
 });
 
+const POOL_STATS = ['max_size', 'size', 'idle', 'in_use', 'opening', 'waiting', 'peak_in_use', 'keys', 'acquires',
+    'reused', 'waits', 'timeouts', 'rejected', 'opened', 'open_failures', 'validations',
+    'closed_idle', 'closed_lifetime', 'closed_by_peer', 'closed_invalid', 'closed_discarded',
+    'closed_evicted', 'detached', 'leaks', 'wait_mean_ns', 'wait_p50_ns', 'wait_p90_ns',
+    'wait_p99_ns', 'wait_p999_ns', 'wait_max_ns', 'open_mean_ns', 'open_p99_ns'];
+
+// A connection is a number here: uintptr_t where C has void *, which goes by the same registers.
+koffi.opaque('perf_pool');
+const callbacks = {
+    open: koffi.proto('int perf_conn_open(void *ctx, const char *key, int64_t timeout_ms, ' +
+        'void *conn)'),
+    close: koffi.proto('void perf_conn_close(void *ctx, uintptr_t conn)'),
+    validate: koffi.proto('int perf_conn_validate(void *ctx, uintptr_t conn, int64_t timeout_ms)'),
+    reset: koffi.proto('int perf_conn_reset(void *ctx, uintptr_t conn)'),
+    fd: koffi.proto('int perf_conn_fd(void *ctx, uintptr_t conn)'),
+};
+const ConnectionVtable = koffi.struct('perf_connection_vtable', {
+    struct_size: 'size_t', ...Object.fromEntries(Object.entries(callbacks).map(
+        ([name, proto]) => [name, koffi.pointer(proto)])),
+});
+const PoolOptions = koffi.struct('perf_pool_options', {
+    struct_size: 'size_t', vtable: 'perf_connection_vtable *', ctx: 'void *', max_size: 'uint64_t',
+    min_idle: 'uint64_t', start: 'int64_t', open_timeout_ms: 'int64_t', max_opening: 'uint64_t',
+    open_interval_ms: 'int64_t', max_lifetime_ms: 'int64_t', idle_timeout_ms: 'int64_t',
+    validate_after_ms: 'int64_t', validate_timeout_ms: 'int64_t', keep_alive_ms: 'int64_t',
+    max_waiting: 'uint64_t', leak_ms: 'int64_t', max_keys: 'uint64_t', max_total: 'uint64_t',
+    adaptive: 'int64_t', socket_trust_ms: 'int64_t', no_threads: 'int64_t', host: 'void *',
+});
+const PoolStats = koffi.struct('perf_pool_stats', {
+    struct_size: 'size_t', ...Object.fromEntries(POOL_STATS.map((name) => [name, 'uint64_t'])),
+});
+
 const lib = load();
 const where = 'perf_cache *cache, const char *ns, const char *user';
 const keyed = `${where}, const uint8_t *key, size_t key_len`;
@@ -108,6 +141,17 @@ const calls = {
     stats: lib.func('int perf_cache_get_stats(perf_cache *c, const char *ns, ' +
         '_Inout_ perf_cache_stats *stats)'),
     flush: lib.func('int perf_cache_flush(perf_cache *cache)'),
+    poolOpen: lib.func('int perf_pool_open(const perf_pool_options *o, _Out_ perf_pool **pool)'),
+    poolClose: lib.func('int perf_pool_close(perf_pool *pool)'),
+    poolAcquire: lib.func('int perf_pool_acquire(perf_pool *pool, int64_t timeout_ms, ' +
+        '_Out_ uintptr_t *conn)'),
+    poolAcquireKey: lib.func('int perf_pool_acquire_key(perf_pool *pool, const char *key, ' +
+        'const char *who, int64_t timeout_ms, _Out_ uintptr_t *conn)'),
+    poolRelease: lib.func('int perf_pool_release(perf_pool *pool, uintptr_t conn)'),
+    poolDiscard: lib.func('int perf_pool_discard(perf_pool *pool, uintptr_t conn)'),
+    poolEvictAll: lib.func('int perf_pool_evict_all(perf_pool *pool)'),
+    poolMaintain: lib.func('int perf_pool_maintain(perf_pool *pool)'),
+    poolStats: lib.func('int perf_pool_get_stats(perf_pool *pool, _Inout_ perf_pool_stats *stats)'),
 };
 
 /** A public constant of the C headers, asked from the library itself. */
@@ -118,7 +162,10 @@ function constant(name) {
 }
 
 module.exports = {
-    koffi, calls, constant, STATS,
+    koffi, calls, constant, callbacks, STATS, POOL_STATS,
+    connectionVtableSize: koffi.sizeof(ConnectionVtable),
+    poolOptionsSize: koffi.sizeof(PoolOptions),
+    poolStatsSize: koffi.sizeof(PoolStats),
     cacheOptionsSize: koffi.sizeof(CacheOptions),
     setOptionsSize: koffi.sizeof(SetOptions),
     cacheStatsSize: koffi.sizeof(CacheStats),

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""@cached from Python: from memory, and after a restart from disk.
+"""@cached from Python: from memory, and after a restart from disk. And a pool of connections.
 
     python3 example.py
 """
 import os
+import socket
 import tempfile
 import threading
 
 import perf_cache
+from perf_cache.pool import Busy, Pool
 
 runs = 0
 
@@ -66,3 +68,33 @@ with tempfile.TemporaryDirectory() as folder:
         stats = cache.stats("greetings")
         print("  of greetings:                %(hits)d hits, %(misses)d misses" % stats)
     perf_cache.set_default(None)
+
+# Connections: one end of a socketpair each; the other end is their server.
+servers = []
+
+
+def connect(key, timeout):
+    ours, theirs = socket.socketpair()
+    servers.append(theirs)
+    return ours
+
+
+print("a pool:")
+with Pool(connect, fd=lambda connection: connection.fileno(), max_size=2) as pool:
+    for _ in range(1000):
+        with pool.acquire(timeout=0.05) as connection:
+            connection.send(b"?")
+    print("  1000 times borrowed:         %(opened)d opened, %(reused)d reused" % pool.stats())
+    servers[0].close()
+    with pool.acquire(timeout=0.05) as connection:
+        connection.send(b"?")
+    print("  its server hung up:          %(closed_by_peer)d replaced, before it was lent"
+          % pool.stats())
+    with pool.acquire(who="one"), pool.acquire(who="two"):
+        try:
+            pool.acquire(timeout=0.01)
+        except Busy:
+            print("  all are out:                 to %s" % " and ".join(
+                who for who, key, seconds in pool.holders()))
+for server in servers:
+    server.close()

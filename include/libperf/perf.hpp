@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
 // perf.hpp - libperf for C++17: the same calls, with RAII, exceptions, optional
-// and lambdas. Header only; it adds nothing that cache.h does not have.
+// and lambdas. Header only; it adds nothing that cache.h and pool.h do not have.
 //
 //     libperf::cache cache({"/var/cache/app.db"});            // or libperf::cache cache;
 //     libperf::value page = cache.load("pages", url, [&] { return fetch(url); }, 5min).value();
 //     std::cout << page.view();
+//
+//     libperf::pool<db> pool({open_db, close_db});
+//     pool.acquire(50ms)->query("...");                       // and it goes back
 //
 // The namespace is libperf, since perf is a type of the C interface.
 //
@@ -34,6 +37,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -750,6 +754,247 @@ class cache
     }
 
     std::unique_ptr<perf_cache, closer> handle_;
+};
+
+// --------------------------------------------------------------------- pool
+
+/// How the connections of a pool are made, checked and ended: lambdas, or anything callable.
+/// open and close are required. They are called from the pool's threads and from callers, so
+/// they must not use one thing without a lock. An exception that leaves one of them is a "no".
+template <typename T> struct connector {
+    /// Opens one to key ("" without one) within the time, or returns nullptr; libperf::error with
+    /// another code, say PERF_ENOMEM, becomes the code of the failure.
+    std::function<T *(const std::string &key, duration timeout)> open;
+    std::function<void(T *)> close;
+    std::function<bool(T *, duration timeout)> validate{}; ///< is it alive? default: believed
+    std::function<bool(T *)> reset{};                      ///< on release; false: it is closed
+    std::function<int(T *)> fd{};                          ///< its socket, or -1
+};
+
+/// A connection that goes back to its pool by itself. Move-only; the pool must outlive it.
+template <typename T> class borrowed
+{
+  public:
+    borrowed() noexcept = default;
+    /// Takes over a connection that was borrowed by the C interface.
+    borrowed(perf_pool *pool, T *conn) noexcept : pool_(pool), conn_(conn)
+    {
+    }
+    borrowed(borrowed &&other) noexcept
+        : pool_(other.pool_), conn_(std::exchange(other.conn_, nullptr))
+    {
+    }
+    borrowed &operator=(borrowed &&other) noexcept
+    {
+        if (this != &other) {
+            release();
+            pool_ = other.pool_;
+            conn_ = std::exchange(other.conn_, nullptr);
+        }
+        return *this;
+    }
+    ~borrowed()
+    {
+        release();
+    }
+    T *get() const noexcept
+    {
+        return conn_;
+    }
+    T *operator->() const noexcept
+    {
+        return conn_;
+    }
+    T &operator*() const noexcept
+    {
+        return *conn_;
+    }
+    explicit operator bool() const noexcept
+    {
+        return conn_ != nullptr;
+    }
+    /// Gives it back before its scope ends.
+    void release() noexcept
+    {
+        if (conn_)
+            (void)perf_pool_release(pool_, std::exchange(conn_, nullptr));
+    }
+    /// It is broken: the pool closes it.
+    void discard() noexcept
+    {
+        if (conn_)
+            (void)perf_pool_discard(pool_, std::exchange(conn_, nullptr));
+    }
+    /// Takes it out of the pool for good. It is the caller's, who closes it.
+    T *detach()
+    {
+        if (conn_)
+            detail::check(perf_pool_detach(pool_, conn_));
+        return std::exchange(conn_, nullptr);
+    }
+
+  private:
+    perf_pool *pool_ = nullptr;
+    T *conn_ = nullptr;
+};
+
+/**
+ * A pool that closes itself.
+ *
+ *     libperf::connector<db> how{[](const std::string &, libperf::duration) { return new db; },
+ *                                [](db *c) { delete c; }};
+ *     libperf::pool<db> pool(std::move(how));
+ *     pool.acquire(50ms)->query("...");
+ *
+ * Move-only. When it is destroyed, all connections must have come back: those that have not,
+ * and the pool with them, are left as they are, which is a leak and no crash.
+ */
+template <typename T> class pool
+{
+  public:
+    /// options: all but vtable and ctx, which are made of how.
+    explicit pool(connector<T> how, perf_pool_options options = PERF_POOL_OPTIONS_INIT)
+        : how_(std::make_unique<connector<T>>(std::move(how)))
+    {
+        perf_connection_vtable vtable{};
+        vtable.struct_size = sizeof vtable;
+        vtable.open = how_->open ? open : nullptr;
+        vtable.close = how_->close ? close : nullptr;
+        vtable.validate = how_->validate ? validate : nullptr;
+        vtable.reset = how_->reset ? reset : nullptr;
+        vtable.fd = how_->fd ? fd : nullptr;
+        options.vtable = &vtable;
+        options.ctx = how_.get();
+        detail::check(perf_pool_open(&options, &handle_));
+    }
+    pool(pool &&other) noexcept
+        : how_(std::move(other.how_)), handle_(std::exchange(other.handle_, nullptr))
+    {
+    }
+    pool &operator=(pool &&other) noexcept
+    {
+        std::swap(how_, other.how_);
+        std::swap(handle_, other.handle_);
+        return *this;
+    }
+    ~pool()
+    {
+        if (perf_pool_close(handle_) != PERF_OK)
+            (void)how_.release(); // somebody still has a connection, and will give it back
+    }
+    perf_pool *handle() const noexcept
+    {
+        return handle_;
+    }
+    /// Closes now; throws PERF_EBUSY when connections are out, and it can be called again.
+    void close_now()
+    {
+        detail::check(perf_pool_close(handle_));
+        handle_ = nullptr;
+    }
+
+    /// Throws when none came in time. who must live as long as the pool: a literal.
+    borrowed<T> acquire(duration timeout = forever, const char *who = nullptr)
+    {
+        void *conn = nullptr;
+        detail::check(perf_pool_acquire_as(handle_, who, timeout.count(), &conn));
+        return borrowed<T>(handle_, static_cast<T *>(conn));
+    }
+    borrowed<T> acquire_key(const std::string &key, duration timeout = forever,
+                            const char *who = nullptr)
+    {
+        void *conn = nullptr;
+        detail::check(perf_pool_acquire_key(handle_, key.c_str(), who, timeout.count(), &conn));
+        return borrowed<T>(handle_, static_cast<T *>(conn));
+    }
+    /// An empty one when all are busy; other failures throw.
+    borrowed<T> try_acquire(duration timeout = duration(0), const char *who = nullptr)
+    {
+        void *conn = nullptr;
+        int rc = perf_pool_acquire_as(handle_, who, timeout.count(), &conn);
+        if (rc == PERF_ETIMEDOUT || rc == PERF_EBUSY)
+            return borrowed<T>();
+        detail::check(rc);
+        return borrowed<T>(handle_, static_cast<T *>(conn));
+    }
+
+    void evict_all()
+    {
+        detail::check(perf_pool_evict_all(handle_));
+    }
+    void suspend()
+    {
+        detail::check(perf_pool_suspend(handle_));
+    }
+    void resume()
+    {
+        detail::check(perf_pool_resume(handle_));
+    }
+    void resize(std::uint64_t min_idle, std::uint64_t max_size)
+    {
+        detail::check(perf_pool_resize(handle_, min_idle, max_size));
+    }
+    void maintain()
+    {
+        detail::check(perf_pool_maintain(handle_));
+    }
+    perf_pool_stats stats() const
+    {
+        perf_pool_stats now = PERF_POOL_STATS_INIT;
+        detail::check(perf_pool_get_stats(handle_, &now));
+        return now;
+    }
+
+  private:
+    /// No exception crosses the library.
+    template <typename F> static int guard(F fn) noexcept
+    {
+        try {
+            return fn();
+        } catch (const error &e) {
+            return e.code() < 0 ? e.code() : PERF_EIO;
+        } catch (const std::bad_alloc &) {
+            return PERF_ENOMEM;
+        } catch (...) {
+            return PERF_EIO;
+        }
+    }
+    static connector<T> *how(void *ctx) noexcept
+    {
+        return static_cast<connector<T> *>(ctx);
+    }
+    static int open(void *ctx, const char *key, std::int64_t timeout_ms, void **conn) noexcept
+    {
+        return guard([&]() -> int {
+            *conn = how(ctx)->open(key, duration(timeout_ms));
+            return *conn ? PERF_OK : PERF_EUNAVAILABLE;
+        });
+    }
+    static void close(void *ctx, void *conn) noexcept
+    {
+        (void)guard([&]() -> int { return how(ctx)->close(static_cast<T *>(conn)), PERF_OK; });
+    }
+    static int validate(void *ctx, void *conn, std::int64_t timeout_ms) noexcept
+    {
+        return guard([&]() -> int {
+            return how(ctx)->validate(static_cast<T *>(conn), duration(timeout_ms)) ? PERF_OK
+                                                                                    : PERF_EIO;
+        });
+    }
+    static int reset(void *ctx, void *conn) noexcept
+    {
+        return guard(
+            [&]() -> int { return how(ctx)->reset(static_cast<T *>(conn)) ? PERF_OK : PERF_EIO; });
+    }
+    static int fd(void *ctx, void *conn) noexcept
+    {
+        int found = -1;
+        (void)guard([&]() -> int { return found = how(ctx)->fd(static_cast<T *>(conn)), PERF_OK; });
+        return found;
+    }
+
+    std::unique_ptr<connector<T>> how_; // at one address, for the library has it
+    perf_pool *handle_ = nullptr;
 };
 
 } // namespace libperf

@@ -145,6 +145,72 @@ static void auto_handles_survive_a_throw()
     CHECK(live == 0);
 }
 
+// ------------------------------------------------------------- connections
+
+struct conn {
+    int number;
+};
+
+static int opened, closed;
+
+static const perf_connection_vtable conns = {
+    sizeof conns,
+    [](void *, const char *, std::int64_t, void **out) -> int {
+        *out = new conn{++opened};
+        return PERF_OK;
+    },
+    [](void *, void *c) {
+        closed++;
+        delete static_cast<conn *>(c);
+    },
+    nullptr,
+    nullptr,
+    nullptr};
+
+static std::uint64_t in_use(perf_pool *pool)
+{
+    perf_pool_stats stats = PERF_POOL_STATS_INIT;
+    CHECK(perf_pool_get_stats(pool, &stats) == PERF_OK);
+    return stats.in_use;
+}
+
+static void throw_with_a_connection(perf_pool *pool, bool broken)
+{
+    PERF_BORROW(pool, conn *, outer, 1000) {
+        PERF_BORROW_KEY(pool, "other", conn *, inner, 1000) {
+            CHECK(in_use(pool) == 2 && outer != inner);
+            if (broken)
+                PERF_BORROW_BROKEN(inner);
+            throw std::runtime_error("out");
+        }
+    }
+}
+
+static void borrowed_connections_survive_a_throw()
+{
+    perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+    options.vtable = &conns;
+    options.max_size = 1;
+    {
+        PERF_AUTO(perf_pool) pool = nullptr;
+        CHECK(perf_pool_open(&options, &pool) == PERF_OK);
+        CHECK_THROWS(throw_with_a_connection(pool, false), std::runtime_error, true);
+        CHECK(in_use(pool) == 0 && opened == 2 && closed == 0);
+        CHECK_THROWS(throw_with_a_connection(pool, true), std::runtime_error, true);
+        CHECK(in_use(pool) == 0);
+        int busy = 0;
+        PERF_BORROW(pool, conn *, c, 1000) {
+            CHECK(c->number > 0);
+            PERF_BORROW(pool, conn *, d, 0)
+                CHECK(d == nullptr);
+            else
+                busy = PERF_BORROW_STATUS(d);
+        }
+        CHECK(busy == PERF_ETIMEDOUT);
+    }
+    CHECK(opened == 2 && closed == 2);
+}
+
 int main()
 {
     PERF_AUTO(perf_cache) cache = nullptr;
@@ -156,6 +222,7 @@ int main()
         TEST(enums_and_namespaces),
         TEST(exceptions_become_a_code),
         TEST(auto_handles_survive_a_throw),
+        TEST(borrowed_connections_survive_a_throw),
     });
     perf_cache_set_default(nullptr);
     return rc;

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <future>
 #include <libperf/perf.hpp>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -409,6 +410,126 @@ static void walks_and_statistics()
     c.flush();
 }
 
+// --------------------------------------------------------------------- pool
+
+struct wire {
+    std::string key;
+    bool alive = true;
+};
+
+static std::atomic<int> wires{0}, refusals{0}, throws{0};
+
+static libperf::connector<wire> wires_that_count()
+{
+    libperf::connector<wire> how;
+    how.open = [](const std::string &key, libperf::duration timeout) -> wire * {
+        CHECK(timeout.count() > 0);
+        if (refusals.fetch_sub(1) > 0)
+            return nullptr;
+        if (throws.fetch_sub(1) > 0)
+            throw std::runtime_error("no route");
+        wires++;
+        return new wire{key};
+    };
+    how.close = [](wire *l) {
+        wires--;
+        delete l;
+    };
+    how.reset = [](wire *l) {
+        if (!l->alive)
+            throw std::runtime_error("gone");
+        return true;
+    };
+    refusals = throws = 0;
+    return how;
+}
+
+static void connections_go_back()
+{
+    {
+        perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+        options.max_size = 2;
+        libperf::pool<wire> pool(wires_that_count(), options);
+        CHECK(wires == 0);
+        {
+            libperf::borrowed<wire> a = pool.acquire(1s, "a");
+            libperf::borrowed<wire> b = pool.acquire_key("replica", 1s);
+            CHECK(a && a->key.empty() && (*b).key == "replica" && pool.stats().in_use == 2);
+            libperf::borrowed<wire> c = std::move(a);
+            CHECK(!a && c && pool.stats().in_use == 2);
+            c = pool.acquire(1s);
+            CHECK(pool.stats().in_use == 2 && pool.stats().size == 3);
+        }
+        CHECK(pool.stats().in_use == 0 && wires == 3);
+        CHECK_THROWS(([&] {
+                         libperf::borrowed<wire> held = pool.acquire(1s);
+                         throw std::runtime_error("out");
+                     }()),
+                     std::runtime_error, true);
+        CHECK(pool.stats().in_use == 0 && pool.stats().opened == 3);
+    }
+    CHECK(wires == 0);
+}
+
+static void connections_are_discarded_and_detached()
+{
+    libperf::pool<wire> pool(wires_that_count());
+    libperf::borrowed<wire> broken = pool.acquire(1s);
+    broken.discard();
+    broken.discard();
+    CHECK(!broken && pool.stats().closed_discarded == 1);
+    libperf::borrowed<wire> dead = pool.acquire(1s);
+    dead->alive = false; // reset throws, which is a no
+    dead.release();
+    CHECK(pool.stats().closed_invalid == 1);
+    std::unique_ptr<wire> mine(pool.acquire(1s).detach());
+    wires--;
+    CHECK(mine && pool.stats().detached == 1 && pool.stats().in_use == 0);
+    pool.close_now();
+    CHECK(wires == 0 && mine->alive);
+}
+
+static void pools_say_why_not()
+{
+    perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+    CHECK_THROWS(libperf::pool<wire>({}, options), libperf::error, e.code() == PERF_EINVAL);
+    options.max_size = 1;
+    libperf::pool<wire> first(wires_that_count(), options), pool(std::move(first));
+    CHECK(first.handle() == nullptr);
+    refusals = 1000;
+    CHECK_THROWS(pool.acquire(30ms), libperf::error, e.code() == PERF_EUNAVAILABLE);
+    throws = 1000;
+    refusals = 0;
+    CHECK_THROWS(pool.try_acquire(200ms), libperf::error, e.code() == PERF_EUNAVAILABLE);
+    throws = 0;
+    libperf::borrowed<wire> held = pool.acquire(10s);
+    CHECK(held && !pool.try_acquire() && !pool.try_acquire(5ms));
+    CHECK_THROWS(pool.acquire(5ms), libperf::error, e.code() == PERF_ETIMEDOUT);
+    CHECK_THROWS(pool.close_now(), libperf::error, e.code() == PERF_EBUSY);
+    held.release();
+    CHECK_THROWS(pool.acquire(5ms), libperf::error, e.code() == PERF_ECLOSED);
+    pool.close_now();
+    CHECK(wires == 0);
+}
+
+static void pools_are_controlled()
+{
+    perf_pool_options options = PERF_POOL_OPTIONS_INIT;
+    options.no_threads = 1;
+    libperf::pool<wire> pool(wires_that_count(), options);
+    pool.acquire(1s);
+    CHECK(wires == 1);
+    pool.evict_all();
+    CHECK(wires == 0);
+    pool.resize(2, 3);
+    pool.maintain();
+    CHECK(wires == 2 && pool.stats().max_size == 3);
+    pool.suspend();
+    CHECK(!pool.try_acquire(5ms));
+    pool.resume();
+    CHECK(pool.try_acquire(5ms));
+}
+
 int main()
 {
     return run_tests({
@@ -429,5 +550,9 @@ int main()
         TEST(a_loader_that_cannot_be_copied_stays_here),
         TEST(batches),
         TEST(walks_and_statistics),
+        TEST(connections_go_back),
+        TEST(connections_are_discarded_and_detached),
+        TEST(pools_say_why_not),
+        TEST(pools_are_controlled),
     });
 }

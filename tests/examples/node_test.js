@@ -12,6 +12,7 @@ const os = require('node:os');
 const path = require('node:path');
 const { test } = require('node:test');
 const { Cache, CacheError, encodeKey, version } = require(process.env.PERF_MODULE);
+const { Pool } = require(path.join(path.dirname(process.env.PERF_MODULE), 'pool.js'));
 
 function withCache(body, options) {
     return async () => {
@@ -253,3 +254,107 @@ test('a missing library says what to do', () => {
     assert.notEqual(done.status, 0);
     assert.match(done.stderr, /PERF_LIBRARY/);
 });
+
+/** Connections are open files; a pool of them, and what was opened and closed. */
+function withPool(body, options) {
+    return () => {
+        const seen = { opened: [], closed: [], good: true };
+        const pool = new Pool({
+            open: (key, timeout) => {
+                assert.ok(timeout > 0);
+                const file = fs.openSync('/dev/null', 'r+');
+                seen.opened.push(key);
+                return { file, key };
+            },
+            close: (connection) => {
+                fs.closeSync(connection.file);
+                seen.closed.push(connection);
+            },
+            fd: (connection) => connection.file,
+            ...(typeof options === 'function' ? options(seen) : options),
+        });
+        try {
+            body(pool, seen);
+        } finally {
+            pool.close();
+        }
+        assert.equal(seen.closed.length, seen.opened.length);
+    };
+}
+
+test('pool: connections are reused', withPool((pool, seen) => {
+    for (let i = 0; i < 100; i++)
+        assert.equal(pool.use((connection) => fs.writeSync(connection.file, 'x')), 1);
+    const { opened, acquires, reused, in_use: inUse } = pool.stats();
+    assert.deepEqual({ opened, acquires, reused, inUse },
+        { opened: 1, acquires: 100, reused: 99, inUse: 0 });
+    assert.deepEqual(seen.opened, ['']);
+}, { maxSize: 4 }));
+
+test('pool: all are out', withPool((pool) => {
+    const first = pool.acquire();
+    const second = pool.acquire();
+    assert.notEqual(first, second);
+    const begun = Date.now();
+    assert.throws(() => pool.acquire(), (error) => error.code === 'PERF_EBUSY');
+    assert.ok(Date.now() - begun < 500); // nobody could give one back meanwhile
+    assert.throws(() => pool.close(), (error) => error.code === 'PERF_EBUSY');
+    pool.release(first);
+    assert.throws(() => pool.release(first), /not borrowed/);
+    pool.release(second);
+    assert.throws(() => pool.acquire(), (error) => error.code === 'PERF_ECLOSED');
+}, { maxSize: 2 }));
+
+test('pool: use awaits, and an error closes the connection', async () => {
+    let closed = 0;
+    const pool = new Pool({ open: () => ({}), close: () => { closed++; } });
+    assert.equal(await pool.use(async (connection) => {
+        await new Promise((resolve) => setImmediate(resolve));
+        assert.equal(pool.stats().in_use, 1);
+        return typeof connection;
+    }), 'object');
+    assert.equal(pool.stats().in_use, 0);
+    await assert.rejects(pool.use(async () => { throw new Error('in the middle'); }), /middle/);
+    assert.equal(closed, 1);
+    assert.throws(() => pool.use(() => { throw new Error('at once'); }), /at once/);
+    assert.equal(closed, 2);
+    assert.equal(pool.stats().closed_discarded, 2);
+    pool.close();
+    pool.close();
+});
+
+test('pool: reset and validate say no', withPool((pool, seen) => {
+    pool.use(() => {});
+    seen.good = false;
+    pool.use(() => {}); // reset says no
+    assert.equal(pool.stats().closed_invalid, 1);
+    seen.good = true;
+    pool.use(() => {});
+    seen.good = false;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    pool.maintain();
+    assert.equal(pool.stats().closed_invalid, 2);
+    assert.equal(pool.stats().size, 0);
+}, (seen) => ({ maxSize: 1, validate: () => seen.good, reset: () => seen.good, keepAliveMs: 1,
+    fd: undefined }) /* what is readable, as /dev/null always is, is validated each time */));
+
+test('pool: what open throws is the cause', () => {
+    const pool = new Pool({ open: () => { throw new Error('nobody there'); }, close: () => {} });
+    assert.throws(() => pool.acquire({ timeout: 50 }), (error) =>
+        error.code === 'PERF_EUNAVAILABLE' && error.cause.message === 'nobody there');
+    pool.close();
+});
+
+test('pool: keys, options', withPool((pool, seen) => {
+    const held = ['a', 'b'].map((key) => pool.acquire({ key }));
+    assert.deepEqual(held.map((connection) => connection.key), ['a', 'b']);
+    held.forEach((connection) => pool.release(connection));
+    pool.evictAll();
+    assert.equal(seen.closed.length, 2);
+    pool.maintain();
+    assert.equal(pool.stats().max_size, 3);
+    assert.equal(pool.stats().idle, 2 * 3); // of the pool itself, and of two keys
+    assert.throws(() => new Pool({ open() {}, close() {}, maxSize: 5000 }), /max_size/);
+    assert.throws(() => new Pool({ open() {}, close() {}, noSuchOption: 1 }), /noSuchOption/);
+    assert.throws(() => new Pool({}), TypeError);
+}, { maxSize: 3, minIdle: 2 }));

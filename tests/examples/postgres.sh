@@ -57,9 +57,11 @@ $as "$bin/initdb" -D "$dir/pg/data" -U postgres -A trust -E UTF8 --locale=C -N >
 start() {
     $as "$bin/postgres" -D "$dir/pg/data" -k "$dir/pg" -F -c listen_addresses= \
         -c max_connections=30 >>"$dir/log" 2>&1 &
+    local before=$postmaster # its file may still be there
     for _ in $(seq 300); do
         postmaster=$(sed -n 1p "$dir/pg/data/postmaster.pid" 2>/dev/null)
-        grep -q '^ready' "$dir/pg/data/postmaster.pid" 2>/dev/null && return
+        [ "$postmaster" != "$before" ] &&
+            grep -q '^ready' "$dir/pg/data/postmaster.pid" 2>/dev/null && return
         sleep 0.1
     done
     fail "the server does not start"

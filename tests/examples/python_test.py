@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
 """The Python package against the built library. Run by python.sh."""
 import gc
+import io
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 import perf_cache
 from perf_cache import _native
+from perf_cache.pool import Busy, Pool, PoolError
 
 
 class Basics(unittest.TestCase):
@@ -368,6 +372,163 @@ class Processes(unittest.TestCase):
             "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), c.get('ns', 'k'))\n"
             % _native.constant("PERF_EFORKED"))
         self.assertEqual((done.returncode, done.stdout), (0, "0 1\n"), done.stderr)
+
+
+class Pools(unittest.TestCase):
+    """Connections are one end of a socketpair; the test has the other."""
+
+    def setUp(self):
+        self.peers = []
+        self.threads = set()
+
+    def open(self, key, timeout):
+        self.threads.add(threading.get_ident())
+        ours, theirs = socket.socketpair()
+        self.peers.append(theirs)
+        return ours
+
+    def pool(self, **options):
+        pool = Pool(self.open, fd=lambda s: s.fileno(), **options)
+        self.addCleanup(lambda: [peer.close() for peer in self.peers])
+        self.addCleanup(pool.close)
+        return pool
+
+    def test_connections_are_reused(self):
+        pool = self.pool(max_size=4)
+        for i in range(100):
+            with pool.acquire(1) as connection:
+                connection.send(b"x")
+        self.assertEqual(self.peers[0].recv(1000), b"x" * 100)
+        stats = pool.stats()
+        self.assertEqual((stats["opened"], stats["acquires"], stats["reused"], stats["in_use"]),
+                         (1, 100, 99, 0))
+
+    def test_callbacks_run_on_the_thread_that_acquires(self):
+        pool = self.pool(max_size=4)
+        barrier, seen = threading.Barrier(4), []
+
+        def work():
+            with pool.acquire(5) as connection:
+                barrier.wait(10)  # all four at once
+                seen.append((threading.get_ident(), id(connection)))
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len({connection for _, connection in seen}), 4)
+        self.assertEqual(self.threads, {thread for thread, _ in seen})
+
+    def test_threads_share_and_wait(self):
+        pool, lock, users, most = self.pool(max_size=2), threading.Lock(), [0], [0]
+
+        def work():
+            for _ in range(50):
+                with pool.acquire(30, who="work"):
+                    with lock:
+                        users[0] += 1
+                        most[0] = max(most[0], users[0])
+                    time.sleep(0)
+                    with lock:
+                        users[0] -= 1
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(pool.stats()["acquires"], 300)
+        self.assertLessEqual(most[0], 2)
+        self.assertLessEqual(len(self.peers), 2)
+
+    def test_busy(self):
+        pool = self.pool(max_size=1)
+        with pool.acquire(1, who="first"):
+            with self.assertRaises(Busy):
+                pool.acquire(0.01)
+            self.assertEqual(pool.holders()[0][:2], ("first", ""))
+            with self.assertRaises(Busy):
+                pool.close()
+        self.assertEqual(pool.holders(), [])
+
+    def test_a_peer_that_dies_is_not_lent(self):
+        pool = self.pool(max_size=2)
+        with pool.acquire(1):
+            pass
+        self.peers[0].close()
+        with pool.acquire(1) as connection:
+            connection.send(b"alive")
+        self.assertEqual(self.peers[1].recv(10), b"alive")
+        self.assertEqual(pool.stats()["closed_by_peer"], 1)
+
+    def test_an_exception_closes_the_connection(self):
+        pool = self.pool(max_size=1)
+        with self.assertRaises(RuntimeError):
+            with pool.acquire(1) as connection:
+                raise RuntimeError("in the middle")
+        self.assertEqual(connection.fileno(), -1)
+        with pool.acquire(1) as other:
+            self.assertIsNot(other, connection)
+        self.assertEqual(pool.stats()["closed_discarded"], 1)
+
+    def test_what_open_raises_is_the_cause(self):
+        def refuse(key, timeout):
+            raise ConnectionRefusedError("nobody at " + repr(key))
+        pool = Pool(refuse)
+        self.addCleanup(pool.close)
+        with self.assertRaises(PoolError) as caught:
+            pool.acquire(0.05)
+        self.assertEqual(caught.exception.code, _native.EUNAVAILABLE)
+        self.assertIsInstance(caught.exception.__cause__, ConnectionRefusedError)
+
+    def test_reset_and_validate_say_no(self):
+        good = [True]
+        pool = self.pool(max_size=1, reset=lambda c: good[0], validate=lambda c, timeout: good[0],
+                         keep_alive_ms=1)
+        pool.acquire(1).release()
+        good[0] = False
+        pool.acquire(1).release()
+        self.assertEqual(pool.stats()["closed_invalid"], 1)
+        good[0] = True
+        pool.acquire(1).release()
+        good[0] = False
+        time.sleep(0.02)
+        pool.maintain()
+        self.assertEqual((pool.stats()["closed_invalid"], pool.stats()["size"]), (2, 0))
+
+    def test_keys_and_detach(self):
+        asked = []
+        pool = Pool(lambda key, timeout: asked.append(key) or io.BytesIO(), max_size=1)
+        self.addCleanup(pool.close)
+        with pool.acquire(1, key="a"), pool.acquire(1, key="b"), pool.acquire(1):
+            self.assertEqual(asked, ["a", "b", ""])
+        mine = pool.acquire(1, key="a").detach()
+        self.assertFalse(mine.closed)
+        pool.evict_all()
+        self.assertEqual((pool.stats()["size"], mine.closed), (0, False))
+
+    def test_min_idle_and_structs_are_those_of_the_library(self):
+        pool = self.pool(max_size=5, min_idle=3, max_keys=7, leak_ms=1000, adaptive=0,
+                         max_waiting=9, socket_trust_ms=0)
+        pool.maintain()
+        stats = pool.stats()
+        self.assertEqual((stats["max_size"], stats["opened"], stats["idle"]), (5, 3, 3))
+        self.assertEqual(stats["open_p99_ns"] > 0, True)
+        with self.assertRaises(PoolError) as caught:
+            Pool(self.open, max_size=5000)
+        self.assertIn("max_size", str(caught.exception))
+        with self.assertRaises(TypeError):
+            Pool(self.open, no_such_option=1)
+
+    def test_given_back_once(self):
+        pool = self.pool()
+        borrowed = pool.acquire(1)
+        borrowed.release()
+        with self.assertRaises(ValueError):
+            borrowed.release()
+        pool.close()
+        pool.close()
+        with self.assertRaises(ValueError):
+            pool.acquire()
 
 
 if __name__ == "__main__":

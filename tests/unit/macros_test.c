@@ -698,7 +698,7 @@ static int leave(struct backend *b, enum way way, bool broken)
 {
     int passed = 0;
     for (int i = 0; i < 2; i++) {
-        PERF_BORROW (b->pool, struct link *, link, 1000) {
+        PERF_BORROW(b->pool, struct link *, link, 1000) {
             cr_assert_eq(backend_stats(b).in_use, 1);
             atomic_fetch_add(&link->users, 1);
             if (broken)
@@ -752,11 +752,11 @@ Test(macros, the_other_block_runs_when_no_connection_comes)
     int status = 1;
     options.max_size = 1;
     backend_open(&b, &link_full, options, false);
-    PERF_BORROW (b.pool, struct link *, held, -1) {
+    PERF_BORROW(b.pool, struct link *, held, -1) {
         cr_assert_eq(PERF_BORROW_STATUS(held), PERF_OK);
         for (int64_t timeout = 0; timeout < 20; timeout += 10) {
             int busy = 0;
-            PERF_BORROW (b.pool, struct link *, link, timeout) {
+            PERF_BORROW(b.pool, struct link *, link, timeout) {
                 cr_assert(0, "max_size is 1");
             } else {
                 busy++;
@@ -765,9 +765,9 @@ Test(macros, the_other_block_runs_when_no_connection_comes)
             }
             cr_assert_eq(busy, 1);
         }
-        PERF_BORROW (b.pool, struct link *, link, 0)
+        PERF_BORROW(b.pool, struct link *, link, 0)
             cr_assert(0, "max_size is 1"); /* without an else nothing happens */
-        PERF_BORROW (b.pool, struct link *, link, -7)
+        PERF_BORROW(b.pool, struct link *, link, -7)
             cr_assert(0, "no such time");
         else
             status = PERF_BORROW_STATUS(link);
@@ -776,7 +776,7 @@ Test(macros, the_other_block_runs_when_no_connection_comes)
     cr_assert_eq(backend_stats(&b).acquires, 1);
     cr_assert_eq(backend_stats(&b).timeouts, 3);
     backend_close(&b);
-    PERF_BORROW (NULL, struct link *, link, 0)
+    PERF_BORROW(NULL, struct link *, link, 0)
         cr_assert(0, "there is no pool");
     else
         status = PERF_BORROW_STATUS(link) + 1;
@@ -790,8 +790,8 @@ Test(macros, borrowed_connections_nest_and_may_be_kept)
     struct backend b;
     int runs_of_both = 0;
     backend_open(&b, &link_full, options, false);
-    PERF_BORROW (b.pool, struct link *, outer, 1000)
-        PERF_BORROW_KEY (b.pool, "replica", struct link *, inner, 1000) {
+    PERF_BORROW(b.pool, struct link *, outer, 1000)
+        PERF_BORROW_KEY(b.pool, "replica", struct link *, inner, 1000) {
             runs_of_both++;
             cr_assert_neq(outer, inner);
             cr_assert_str_eq(outer->key, "");
@@ -802,13 +802,13 @@ Test(macros, borrowed_connections_nest_and_may_be_kept)
     cr_assert_eq(runs_of_both, 1);
     cr_assert_eq(backend_stats(&b).in_use, 0);
     EVENTUALLY(backend_stats(&b).size == 1);
-    PERF_BORROW (b.pool, struct link *, link, 1000) {
+    PERF_BORROW(b.pool, struct link *, link, 1000) {
         PERF_BORROW_KEEP(link);
         kept = link;
     }
     cr_assert_eq(backend_stats(&b).in_use, 1);
     give(&b, kept);
-    PERF_BORROW (b.pool, struct link *, link, 1000) {
+    PERF_BORROW(b.pool, struct link *, link, 1000) {
         cr_assert_eq(perf_pool_detach(b.pool, link), PERF_OK);
         PERF_BORROW_KEEP(link);
         taken = link;
@@ -826,7 +826,7 @@ Test(macros, the_borrower_is_a_place_in_the_source)
     char here[300];
     backend_open(&b, &link_full, options, false);
     snprintf(here, sizeof here, "%s:%d", __FILE__, __LINE__ + 1);
-    PERF_BORROW (b.pool, struct link *, link, 1000) {
+    PERF_BORROW(b.pool, struct link *, link, 1000) {
         cr_assert_eq(perf_pool_get_holder(b.pool, 0, &holder), PERF_OK);
         cr_assert_str_eq(holder.who, here);
         cr_assert_eq(holder.conn, link);

@@ -108,6 +108,47 @@ class CacheStats(Sized):
     _fields_ = [("struct_size", c_size_t)] + [(name, c_uint64) for name in STATS]
 
 
+CONN_OPEN_FN = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int64, POINTER(c_void_p))
+CONN_CLOSE_FN = CFUNCTYPE(None, c_void_p, c_void_p)
+CONN_VALIDATE_FN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int64)
+CONN_RESET_FN = CFUNCTYPE(c_int, c_void_p, c_void_p)
+
+
+class ConnectionVtable(Sized):
+    _fields_ = [("struct_size", c_size_t), ("open", CONN_OPEN_FN), ("close", CONN_CLOSE_FN),
+                ("validate", CONN_VALIDATE_FN), ("reset", CONN_RESET_FN), ("fd", CONN_RESET_FN)]
+
+
+class PoolOptions(Sized):
+    _fields_ = [("struct_size", c_size_t), ("vtable", POINTER(ConnectionVtable)),
+                ("ctx", c_void_p), ("max_size", c_uint64), ("min_idle", c_uint64),
+                ("start", c_int64), ("open_timeout_ms", c_int64), ("max_opening", c_uint64),
+                ("open_interval_ms", c_int64), ("max_lifetime_ms", c_int64),
+                ("idle_timeout_ms", c_int64), ("validate_after_ms", c_int64),
+                ("validate_timeout_ms", c_int64), ("keep_alive_ms", c_int64),
+                ("max_waiting", c_uint64), ("leak_ms", c_int64), ("max_keys", c_uint64),
+                ("max_total", c_uint64), ("adaptive", c_int64), ("socket_trust_ms", c_int64),
+                ("no_threads", c_int64), ("host", c_void_p)]
+
+
+POOL_STATS = ("max_size", "size", "idle", "in_use", "opening", "waiting", "peak_in_use", "keys", "acquires",
+              "reused", "waits", "timeouts", "rejected", "opened", "open_failures", "validations",
+              "closed_idle", "closed_lifetime", "closed_by_peer", "closed_invalid",
+              "closed_discarded", "closed_evicted", "detached", "leaks", "wait_mean_ns",
+              "wait_p50_ns", "wait_p90_ns", "wait_p99_ns", "wait_p999_ns", "wait_max_ns",
+              "open_mean_ns", "open_p99_ns")
+
+
+class PoolStats(Sized):
+    _fields_ = [("struct_size", c_size_t)] + [(name, c_uint64) for name in POOL_STATS]
+
+
+class PoolHolder(Sized):
+    _fields_ = [("struct_size", c_size_t), ("who", c_char_p), ("key", c_char_p),
+                ("thread", c_int64), ("held_ms", c_int64), ("is_leak", c_int64),
+                ("conn", c_void_p)]
+
+
 lib = _load()
 _WHERE = [c_void_p, c_char_p, c_char_p]      # cache, namespace, user
 _KEY = _WHERE + [c_char_p, c_size_t]
@@ -138,6 +179,18 @@ _CALLS = {
     "perf_cache_configure_namespace": (c_int, [c_void_p, c_char_p, POINTER(NamespaceOptions)]),
     "perf_cache_get_stats": (c_int, [c_void_p, c_char_p, POINTER(CacheStats)]),
     "perf_cache_flush": (c_int, [c_void_p]),
+    "perf_pool_open": (c_int, [POINTER(PoolOptions), POINTER(c_void_p)]),
+    "perf_pool_close": (c_int, [c_void_p]),
+    "perf_pool_acquire_as": (c_int, [c_void_p, c_char_p, c_int64, POINTER(c_void_p)]),
+    "perf_pool_acquire_key": (c_int, [c_void_p, c_char_p, c_char_p, c_int64, POINTER(c_void_p)]),
+    "perf_pool_release": (c_int, [c_void_p, c_void_p]),
+    "perf_pool_discard": (c_int, [c_void_p, c_void_p]),
+    "perf_pool_detach": (c_int, [c_void_p, c_void_p]),
+    "perf_pool_evict_all": (c_int, [c_void_p]),
+    "perf_pool_resize": (c_int, [c_void_p, c_uint64, c_uint64]),
+    "perf_pool_maintain": (c_int, [c_void_p]),
+    "perf_pool_get_stats": (c_int, [c_void_p, POINTER(PoolStats)]),
+    "perf_pool_get_holder": (c_int, [c_void_p, c_size_t, POINTER(PoolHolder)]),
 }
 for _name, (_result, _arguments) in _CALLS.items():
     _function = getattr(lib, _name)
@@ -155,5 +208,7 @@ def constant(name):
 
 OK, MISS, ELOAD = constant("PERF_OK"), constant("PERF_MISS"), constant("PERF_ELOAD")
 EEXISTS = constant("PERF_EEXISTS")
+EIO, EBUSY = constant("PERF_EIO"), constant("PERF_EBUSY")
+ETIMEDOUT, EUNAVAILABLE = constant("PERF_ETIMEDOUT"), constant("PERF_EUNAVAILABLE")
 IF_ABSENT = constant("PERF_SET_IF_ABSENT")
 TTL_DEFAULT, TTL_FOREVER = constant("PERF_TTL_DEFAULT"), constant("PERF_TTL_FOREVER")
