@@ -5,6 +5,7 @@
 #   make bench              everything: bench-cache and bench-hit-ratio
 #   make bench-cache        speed, memory, single flight, SQLite tier, beside floor and peers
 #   make bench-hit-ratio    hit ratios on the traces of $(TRACES), beside known policies
+#   make bench-pool         borrowing and giving back, and waiting for it, beside floor and peers
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -31,6 +32,7 @@ BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
 bench: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
+	+$(MAKE) --no-print-directory bench-pool bench-aws
 
 bench-cache: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
@@ -74,6 +76,18 @@ $(BENCH_DIR)/hit-ratio: tests/bench/hit_ratio.c | $(BENCH_SHARED) $(BENCH_DIR)
 # The reference policies also run our policy's own code, which the shared library hides.
 $(BENCH_DIR)/policy-table: $(BENCH_POLICIES) lib/libperf.a | $(BENCH_DIR)
 	$(BENCH_CC) -Isrc -o $@ $(BENCH_POLICIES) lib/libperf.a $(LDLIBS) -lm
+
+# The pool's subjects are a process for each run: a pool keeps threads, and is opened for its size.
+$(BENCH_DIR)/pool-%: tests/bench/pool_%.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
+
+.PHONY: bench-pool
+bench-pool: $(BENCH_DIR)/pool-libperf $(BENCH_DIR)/pool-floor
+ifneq ($(PEERS),0)
+	@tests/bench/peers/build.sh $(BENCH_DIR) pool
+endif
+	$(BENCH_PYTHON) tests/bench/pool_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
+		--peers $(PEERS)
 
 # Signing is measured where the AWS client calls it, inside the library.
 $(BENCH_DIR)/case-sign: tests/bench/case_sign.c lib/libperf.a | $(BENCH_DIR)

@@ -4,7 +4,7 @@
 # Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
 # named loudly and left out; that is not a failure of the build.
 #
-# usage: build.sh DIR
+# usage: build.sh DIR [cache|pool]
 set -u
 dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -56,6 +56,37 @@ java() {
         javac -d "$target" -cp "$target/jars/*" "$here/java/Peer.java"
 }
 
+pool_rust() {
+    cd "$here/pool-rust" && RUSTFLAGS='-C target-cpu=native' \
+        cargo build --release --locked --target-dir "$dir/cargo-pool" &&
+        cp -f "$dir/cargo-pool/release/peer-pool-rust" "$dir/peer-pool-rust"
+}
+
+pool_go() {
+    cd "$here/pool-go" && go build -mod=readonly -trimpath -o "$dir/peer-pool-go" .
+}
+
+pool_java() {
+    target=$dir/peer-pool-java
+    mkdir -p "$target"
+    if [ ! "$target/jars" -nt "$here/pool-java/pom.xml" ]; then
+        rm -rf "$target/jars"
+        mvn -B -q -f "$here/pool-java/pom.xml" \
+            org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+            -DoutputDirectory="$target/jars" || return 1
+        touch "$target/jars"
+    fi
+    [ "$target/PoolPeer.class" -nt "$here/pool-java/PoolPeer.java" ] ||
+        javac -d "$target" -cp "$target/jars/*" "$here"/pool-java/*.java
+}
+
+case ${2:-cache} in
+pool)
+    attempt 'r2d2, deadpool, fast_pool' peer-pool-rust pool_rust
+    attempt 'puddle' peer-pool-go pool_go
+    attempt 'HikariCP' peer-pool-java pool_java
+    exit 0 ;;
+esac
 attempt 'tbb' peer-tbb tbb
 attempt 'quick_cache, moka' peer-rust rust
 attempt 'otter, theine' peer-go golang
