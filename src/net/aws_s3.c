@@ -140,6 +140,7 @@ int perf__s3_body(struct perf__s3_call *c, const void *data, size_t len)
     if (len && !data)
         return perf__fail(PERF_EINVAL, "the data are NULL, and their length is %zu", len);
     perf__s3_crc_text((uint32_t)crc32_z(0, len ? data : (const void *)"", len), c->crc);
+    perf__s3_header(c, "x-amz-sdk-checksum-algorithm", "CRC32");
     perf__s3_header(c, "x-amz-checksum-crc32", c->crc);
     c->request.body = (perf_bytes){data, len};
     c->request.payload_hash = "UNSIGNED-PAYLOAD";

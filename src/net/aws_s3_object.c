@@ -199,6 +199,7 @@ static int hash_stream(const perf_s3_put_options *o, struct perf__s3_call *c)
         c->hash[PERF__S3_DIGEST_TEXT - 1] = 0;
         c->request.payload_hash = c->hash;
         perf__s3_crc_text(crc, c->crc);
+        perf__s3_header(c, "x-amz-sdk-checksum-algorithm", "CRC32");
         perf__s3_header(c, "x-amz-checksum-crc32", c->crc);
         rc = o->rewind(o->read_ctx);
     }
