@@ -82,7 +82,7 @@ Test(bedrock_live, invoke, .timeout = 120)
     o.guardrail_id = "g";
     IS(PERF_EINVAL, perf_bedrock_invoke(c.aws, "m", body, 1, &o, &reply));
     end(&c);
-    begin(&c, moto->url, moto->access_key, "not the secret");
+    begin(&c, moto->url, moto->access_key, "notTheSecret");
     IS(PERF_EACCESS, perf_bedrock_invoke(c.aws, "amazon.titan-text-lite-v1:0", body,
                                          sizeof body - 1, NULL, &reply));
     end(&c);
@@ -177,7 +177,7 @@ static const char config[] =
     "            default_type application/json;\n"
     "            return 403 '{\"message\":\"no\"}';\n"
     "        }\n"
-    "        location ~ ^/model/[^/]+/(converse|invoke)$ {\n"
+    "        location ~ ^/model/.+/(converse|invoke)$ {\n"
     "            default_type application/json;\n"
     "            return 200 '{\"uri\":\"$request_uri\",\"type\":\"$content_type\","
     "\"guard\":\"$http_x_amzn_bedrock_guardrailidentifier\",\"auth\":\"$http_authorization\"}';\n"

@@ -661,3 +661,99 @@ Test(s3_live, memory_is_bounded, .timeout = 600)
     cr_assert_lt(grown, 16 * 1024, "%ld KiB", grown);
     end(&f);
 }
+
+/* ------------------------------------------------------------- what moto does not answer */
+
+static const char strange[] =
+    "    server {\n"
+    "        listen 127.0.0.1:@PORT@;\n"
+    "        default_type application/xml;\n"
+    "        client_max_body_size 100m;\n"
+    "        location /wrong-crc/ { add_header x-amz-checksum-crc32 AAAAAA==; return 200 hello; }\n"
+    "        location /right-crc/ { add_header x-amz-checksum-crc32 NhCmhg==; return 200 hello; }\n"
+    "        location /parts-crc/ { add_header x-amz-checksum-crc32 AAAAAA==-2; return 200 hello; "
+    "}\n"
+    "        location /not-the-range/ { return 200 hello; }\n"
+    "        location /copy/ { return 200 '<Error><Code>InternalError</Code><Message>We are sorry"
+    "</Message></Error>'; }\n"
+    "        location = /no-xml { return 200 'hello'; }\n"
+    "        location = /bomb { return 200 '<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>'; }\n"
+    "        location = /no-token { return 200 '<ListBucketResult><IsTruncated>true</IsTruncated>"
+    "</ListBucketResult>'; }\n"
+    "        location = /no-key { return 200 '<ListBucketResult><Contents><Size>1</Size></Contents>"
+    "</ListBucketResult>'; }\n"
+    "        location = /for-ever { return 200 '<ListBucketResult><IsTruncated>true</IsTruncated>"
+    "<NextContinuationToken>t</NextContinuationToken></ListBucketResult>'; }\n"
+    "        location = /kept { return 200 '<DeleteResult><Error><Key>b</Key><Code>AccessDenied"
+    "</Code><Message>it is locked</Message></Error></DeleteResult>'; }\n"
+    "        location /upload/ {\n"
+    "            if ($arg_partNumber) { add_header ETag '\"e\"'; return 200; }\n"
+    "            if ($request_method = DELETE) { return 500; }\n"
+    "            if ($arg_uploadId) { return 200 '<Error><Code>InternalError</Code></Error>'; }\n"
+    "            return 200 '<InitiateMultipartUploadResult><UploadId>the-id</UploadId>"
+    "</InitiateMultipartUploadResult>';\n"
+    "        }\n"
+    "    }\n";
+
+static int first_of(perf_aws *s3, const char *bucket)
+{
+    perf_s3_entry e = PERF_S3_ENTRY_INIT;
+    perf_s3_list *list = NULL;
+    OK(perf_s3_list_open(s3, bucket, NULL, &list));
+    int rc = perf_s3_list_next(list, &e);
+    perf_s3_list_close(list);
+    return rc;
+}
+
+Test(s3_live, strange_answers, .timeout = 120)
+{
+    struct test_server *s = test_server_nginx(strange, 0);
+    struct fixture f = {NULL, NULL, NULL, NULL, NULL};
+    perf_aws_reply *reply = NULL;
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    struct test_leaks leaks = test_leaks_begin();
+    open_keys(&f, "AKIDEXAMPLE", "secret");
+    OK(perf_http_open(NULL, &f.http));
+    f.s3 = open_s3(&f, s->url);
+    IS(PERF_ECORRUPT, perf_s3_get(f.s3, "wrong-crc", "k", 0, &reply));
+    OK(perf_s3_get(f.s3, "right-crc", "k", 0, &reply));
+    perf_aws_reply_release(reply);
+    OK(perf_s3_get(f.s3, "parts-crc", "k", 0, &reply));
+    perf_aws_reply_release(reply);
+    perf_s3_get_options g = PERF_S3_GET_OPTIONS_INIT;
+    struct drain d = {.at = 3};
+    g.write = take;
+    g.write_ctx = &d;
+    g.offset = 3;
+    IS(PERF_EPROTOCOL, perf_s3_get_object(f.s3, "not-the-range", "k", &g, &reply));
+    cr_assert_eq(d.got, 0);
+    IS(PERF_EREMOTE, perf_s3_copy(f.s3, "copy", "a", "copy", "b", 0));
+    cr_assert_str_eq(perf_aws_error_code(), "InternalError");
+    IS(PERF_EPROTOCOL, first_of(f.s3, "no-xml"));
+    IS(PERF_EPROTOCOL, first_of(f.s3, "bomb"));
+    IS(PERF_EPROTOCOL, first_of(f.s3, "no-token"));
+    IS(PERF_EPROTOCOL, first_of(f.s3, "no-key"));
+    IS(PERF_EPROTOCOL, first_of(f.s3, "for-ever"));
+    const char *const keys[] = {"a", "b", "c"};
+    size_t failed = 0;
+    IS(PERF_EACCESS, perf_s3_delete_many(f.s3, "kept", keys, 3, 0, &failed));
+    cr_assert_eq(failed, 1);
+    cr_assert_not_null(strstr(perf_last_error(), "1 of 3 were kept; 'b': AccessDenied"), "%s",
+                       perf_last_error());
+
+    perf_s3_upload_options o = PERF_S3_UPLOAD_OPTIONS_INIT;
+    struct source source = {.len = 12 << 20};
+    o.read = give;
+    o.read_ctx = &source;
+    o.total = source.len;
+    o.timeout_ms = 20000;
+    IS(PERF_EREMOTE, perf_s3_upload(f.s3, "upload", "k", &o, NULL));
+    cr_assert_str_eq(perf_aws_error_code(), "InternalError");
+    cr_assert_not_null(strstr(perf_last_error(), "upload id the-id"), "%s", perf_last_error());
+    perf_aws_close(f.s3);
+    perf_http_close(f.http);
+    close_keys(&f);
+    test_leaks_end(&leaks);
+    test_server_stop(s);
+}
