@@ -186,7 +186,8 @@ static bool is_unsigned(const char *name, size_t len)
         "traceparent", "tracestate",          "trailer", "transfer-encoding",
         "user-agent",  "x-amzn-trace-id",
     };
-    if (!memchr("bcekuptxBCEKUPTX", *name, 16))
+    static const char firsts[] = "bcekuptxBCEKUPTX";
+    if (!memchr(firsts, *name, sizeof firsts - 1))
         return false;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (lower(*name) == *names[i] && strlen(names[i]) == len &&

@@ -46,9 +46,8 @@ static bool cut_words(char *line, char *words[WORDS_MAX + 1])
                 quote = *p;
             else if (quote && *p == quote)
                 quote = '\0';
-            else if (*p == '\\' && !quote && p[1])
-                *to++ = *++p;
-            else if (*p == '\\' && quote == '"' && (p[1] == '"' || p[1] == '\\'))
+            else if (*p == '\\' &&
+                     ((!quote && p[1]) || (quote == '"' && (p[1] == '"' || p[1] == '\\'))))
                 *to++ = *++p;
             else
                 *to++ = *p;

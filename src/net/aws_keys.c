@@ -152,7 +152,7 @@ static int derive(perf_aws_keys *keys, const char *scope, size_t region_len, siz
                   uint8_t *key)
 {
     size_t len = keys->secret_len + 4;
-    char *secret = perf__alloc(&keys->allocator, len);
+    uint8_t *secret = perf__alloc(&keys->allocator, len);
     if (!secret)
         return perf__fail_nomem("a signing key");
     memcpy(secret, "AWS4", 4);

@@ -137,7 +137,8 @@ void perf__pool_record_wait(perf_pool *pool, int64_t since_ns)
 
 int perf__pool_no_answer(perf_pool *pool, int64_t waited_ms)
 {
-    uint32_t gate = atomic_load(&pool->gate);
+    uint32_t gate = atomic_load(&pool->gate), waiting = atomic_load(&pool->queue_len);
+    uint32_t others = waiting ? waiting - 1 : 0;
     perf__counters_add(&pool->counters, COUNT_TIMEOUTS, 1);
     if (pool->open_error && pool->total == pool->opening)
         return perf__fail(PERF_EUNAVAILABLE,
@@ -154,13 +155,18 @@ int perf__pool_no_answer(perf_pool *pool, int64_t waited_ms)
                       "timeout, or hold connections for less time",
                       *pool->key ? " to " : "", pool->key, (long long)waited_ms,
                       perf__pool_count(pool, SLOT_BORROWED), pool->opening,
-                      (unsigned long long)pool->options.max_size, atomic_load(&pool->queue_len));
+                      (unsigned long long)pool->options.max_size, others);
 }
 
 /* What the callers do when there are no threads to do it. With the mutex, which it lets go of. */
 static struct perf__slot *open_by_myself(perf_pool *pool, int64_t timeout_ms)
 {
     perf_pool *root = pool->root;
+    if (root->graves) { /* what was retired takes up room until it is closed */
+        pthread_mutex_unlock(&root->mutex);
+        perf__pool_bury(root);
+        pthread_mutex_lock(&root->mutex);
+    }
     struct perf__slot *slot = perf__pool_reserve(pool, perf__now_ms(&pool->clock));
     if (!slot)
         return NULL;

@@ -93,6 +93,36 @@ void perf__pool_vacate(struct perf__slot *slot)
     pool->root->total_all--;
 }
 
+static void opening_failed(perf_pool *pool, int rc)
+{
+    int64_t now = perf__now_ms(&pool->clock);
+    pool->backoff_ms = pool->backoff_ms ? 2 * pool->backoff_ms : POOL_BACKOFF_MIN;
+    if (pool->backoff_ms > POOL_BACKOFF_MAX)
+        pool->backoff_ms = POOL_BACKOFF_MAX;
+    /* Half fixed, half random: the opens of many processes must not come in step. */
+    pool->next_open_ms = now + pool->backoff_ms / 2 +
+                         (int64_t)(perf__thread_random() % (uint64_t)(pool->backoff_ms / 2 + 1));
+    pool->open_error = rc;
+    snprintf(pool->open_text, sizeof pool->open_text, "%.250s", perf_last_error());
+    perf__counters_add(&pool->counters, COUNT_OPEN_FAILURES, 1);
+    perf__log(&pool->host.log, PERF_LOG_WARNING, "pool",
+              "opening a connection%s%s failed with %s: %s; next attempt in %lld ms",
+              *pool->key ? " to " : "", pool->key, perf_strstatus(rc), pool->open_text,
+              (long long)(pool->next_open_ms - now));
+}
+
+/* Opened a moment ago and dead before its first use: as good as an open that failed, so that the
+ * next one is not opened at once. */
+static void note_stillborn(const struct perf__slot *slot, int why)
+{
+    perf_pool *pool = slot->pool;
+    int64_t now = perf__now_ms(&pool->clock);
+    if ((why == WHY_PEER || why == WHY_INVALID) && now - slot->opened_ms < POOL_BACKOFF_MAX &&
+        now >= pool->next_open_ms && perf__slot_uses(slot) - slot->refused == slot->uses_before)
+        opening_failed(pool, perf__fail(PERF_EIO, "a new connection was dead before its first "
+                                                  "use"));
+}
+
 void perf__pool_retire(struct perf__slot *slot, int why)
 {
     perf_pool *root = slot->pool->root;
@@ -101,6 +131,7 @@ void perf__pool_retire(struct perf__slot *slot, int why)
     slot->next = root->graves;
     root->graves = slot;
     perf__counters_add(&slot->pool->counters, COUNT_CLOSED + (uint32_t)why, 1);
+    note_stillborn(slot, why);
     if (root->options.no_threads)
         return; /* the caller buries it, or the next upkeep */
     perf__pool_wake_keeper(root);
@@ -189,24 +220,6 @@ struct perf__slot *perf__pool_reserve(perf_pool *pool, int64_t now_ms)
     pool->opening++;
     pool->next_open_ms = now_ms + pool->options.open_interval_ms;
     return slot;
-}
-
-static void opening_failed(perf_pool *pool, int rc)
-{
-    int64_t now = perf__now_ms(&pool->clock);
-    pool->backoff_ms = pool->backoff_ms ? 2 * pool->backoff_ms : POOL_BACKOFF_MIN;
-    if (pool->backoff_ms > POOL_BACKOFF_MAX)
-        pool->backoff_ms = POOL_BACKOFF_MAX;
-    /* Half fixed, half random: the opens of many processes must not come in step. */
-    pool->next_open_ms = now + pool->backoff_ms / 2 +
-                         (int64_t)(perf__thread_random() % (uint64_t)(pool->backoff_ms / 2 + 1));
-    pool->open_error = rc;
-    snprintf(pool->open_text, sizeof pool->open_text, "%.250s", perf_last_error());
-    perf__counters_add(&pool->counters, COUNT_OPEN_FAILURES, 1);
-    perf__log(&pool->host.log, PERF_LOG_WARNING, "pool",
-              "opening a connection%s%s failed with %s: %s; next attempt in %lld ms",
-              *pool->key ? " to " : "", pool->key, perf_strstatus(rc), pool->open_text,
-              (long long)(pool->next_open_ms - now));
 }
 
 int perf__pool_open_slot(struct perf__slot *slot, int64_t timeout_ms, uint32_t as)
