@@ -662,6 +662,56 @@ Test(s3_live, memory_is_bounded, .timeout = 600)
     end(&f);
 }
 
+/* -------------------------------------------------------------------------------- https */
+
+static const char tls[] = "    ssl_certificate_key @DIR@/key.pem;\n"
+                          "    client_max_body_size 100m;\n"
+                          "    server {\n"
+                          "        listen 127.0.0.1:@PORT@ ssl;\n"
+                          "        ssl_certificate @DIR@/cert.pem;\n"
+                          "        location / {\n"
+                          "            proxy_pass http://127.0.0.1:@UPSTREAM@;\n"
+                          "            proxy_http_version 1.1;\n"
+                          "            proxy_set_header Host $http_host;\n"
+                          "        }\n"
+                          "    }\n";
+
+/* Nothing is read for a hash, and a source that cannot begin anew will do. */
+Test(s3_live, over_https, .timeout = 120)
+{
+    struct fixture f;
+    if (!begin(&f))
+        PERF_TEST_SKIP(test_server_why());
+    struct test_server *s = test_server_nginx(tls, f.moto->port);
+    if (!s) {
+        end(&f);
+        PERF_TEST_SKIP(test_server_why());
+    }
+    struct fixture secure = f;
+    perf_http_options o = PERF_HTTP_OPTIONS_INIT;
+    char url[64], ca[128];
+    snprintf(ca, sizeof ca, "%s", test_server_file(s, "ca.pem"));
+    snprintf(url, sizeof url, "https://127.0.0.1:%d", s->port);
+    o.ca_file = ca;
+    OK(perf_http_open(&o, &secure.http));
+    secure.s3 = open_s3(&secure, url);
+
+    perf_s3_put_options p = PERF_S3_PUT_OPTIONS_INIT;
+    struct source source = {.len = 3000000};
+    p.read = give;
+    p.read_ctx = &source;
+    p.read_len = source.len;
+    OK(perf_s3_put_object(secure.s3, "data", "over tls", &p, NULL));
+    cr_assert_eq(source.read, source.len, "read once");
+    get_stream(secure.s3, "over tls", source.len);
+    OK(perf_s3_put(secure.s3, "data", "small", "abc", 3, 0));
+    upload(&secure, 11 << 20, true);
+    perf_aws_close(secure.s3);
+    perf_http_close(secure.http);
+    test_server_stop(s);
+    end(&f);
+}
+
 /* ------------------------------------------------------------- what moto does not answer */
 
 static const char strange[] =
