@@ -136,8 +136,15 @@ static void decode(char *text)
     char *to = text;
     for (; *text; text++) {
         int high = *text == '%' ? hex(text[1]) : -1, low = high < 0 ? -1 : hex(text[2]);
-        *to++ = low >= 0 ? (char)(high << 4 | low) : *text == '+' ? ' ' : *text;
-        text += low >= 0 ? 2 : 0;
+        if (low >= 0) {
+            *to++ = (char)(high << 4 | low);
+            text += 2;
+        } else {
+            *to = *text;
+            if (*to == '+')
+                *to = ' ';
+            to++;
+        }
     }
     *to = 0;
 }
