@@ -44,19 +44,19 @@ static void keep_checksum(char *out, const char *text)
 static int begin_piece(struct download *d, const perf_http_reply *reply)
 {
     const char *range = perf_http_reply_header(reply, "content-range");
-    unsigned long long first;
+    unsigned long long first, wanted = d->begin + d->got;
     if (d->got == 0) {
         const char *etag = perf_http_reply_header(reply, "etag");
         snprintf(d->etag, sizeof d->etag, "%s", etag && strlen(etag) < sizeof d->etag ? etag : "");
         if (d->whole)
             keep_checksum(d->expected, perf_http_reply_header(reply, "x-amz-checksum-crc32"));
     }
-    if (d->got + d->begin == 0 && perf_http_reply_status(reply) == 200)
+    if (wanted == 0 && perf_http_reply_status(reply) == 200)
         return PERF_OK;
     if (perf_http_reply_status(reply) != 206 || !range ||
-        sscanf(range, "bytes %19llu-", &first) != 1 || first != d->begin + d->got)
+        sscanf(range, "bytes %19llu-", &first) != 1 || first != wanted)
         return perf__fail(PERF_EPROTOCOL, "S3 was asked for byte %llu and answered with others",
-                          (unsigned long long)(d->begin + d->got));
+                          wanted);
     return PERF_OK;
 }
 
