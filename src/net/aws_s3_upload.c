@@ -388,8 +388,9 @@ static int take_back(struct upload *u, int status)
         c.request.timeout_ms = u->s3->timeout_ms < 10000 ? u->s3->timeout_ms : 10000;
         rc = perf__s3_send(&c, NULL);
     }
+    bool gone = !rc || rc == PERF_MISS || !strcmp(perf_aws_error_code(), "NoSuchUpload");
     perf__aws_error_remember(&error);
-    if (!rc || rc == PERF_MISS)
+    if (gone)
         return perf__fail(status, "%s", why);
     return perf__fail(status, "%.300s; and its parts could not be taken back: upload id %.160s",
                       why, u->id);
