@@ -93,8 +93,23 @@ endif
 $(BENCH_DIR)/case-sign: tests/bench/case_sign.c lib/libperf.a | $(BENCH_DIR)
 	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< lib/libperf.a $(PKG_LIBS) -lm
 
+$(BENCH_DIR)/aws-floor: tests/bench/aws_floor.c | $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $<
+
+$(BENCH_DIR)/aws-libperf: tests/bench/aws_libperf.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< $(BENCH_LIBPERF) -lcjson
+
+# What cannot be installed or built is named here, and "not measured" in the tables.
+BENCH_AWS_ROUNDS ?= 5
 .PHONY: bench-aws
-bench-aws: $(BENCH_DIR)/case-sign ## what signing an AWS request costs, beside its bare hashes
+bench-aws: $(addprefix $(BENCH_DIR)/,case-sign aws-floor aws-libperf) ## signing and DynamoDB's GetItem, beside floors and SDKs
 	@$(BENCH_DIR)/case-sign | tee -a $(BENCH_DIR)/results.jsonl
+	@tests/support/servers/dynamodb.sh || true
+ifneq ($(PEERS),0)
+	@tests/support/servers/moto.sh || echo 'bench: NOT MEASURED: boto3: see above' >&2
+	@tests/bench/peers/build.sh $(BENCH_DIR) aws
+endif
+	$(BENCH_PYTHON) tests/bench/aws_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_AWS_ROUNDS) \
+		--peers $(PEERS)
 
 -include $(wildcard $(BENCH_DIR)/*.d)
