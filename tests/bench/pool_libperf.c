@@ -48,8 +48,8 @@ static void *body(void *argument)
 int main(int argc, char **argv)
 {
     static struct pool_run run;
-    perf_connection_vtable vtable = {
-        sizeof vtable, open_connection, close_connection, NULL, NULL, NULL};
+    perf_connection_vtable vtable = {sizeof vtable, open_connection, close_connection, NULL, NULL,
+                                     NULL};
     perf_pool_options options = PERF_POOL_OPTIONS_INIT;
     perf_pool_stats stats = PERF_POOL_STATS_INIT;
     pool_arguments(&run, argc, argv);

@@ -112,24 +112,24 @@ static inline void pool_arguments(struct pool_run *run, int argc, char **argv)
 }
 
 /* The loop of every subject: ACQUIRE and RELEASE are statements. */
-#define POOL_LOOP(thread, ACQUIRE, RELEASE)                                                  \
-    for (int phase_; (phase_ = atomic_load_explicit(&(thread)->run->phase,                   \
-                                                    memory_order_relaxed)) != 2;) {          \
-        if ((thread)->run->hold_us) {                                                        \
-            uint64_t begun_ = pool_now();                                                    \
-            ACQUIRE;                                                                         \
-            uint64_t waited_ = pool_now() - begun_;                                          \
-            if (phase_ == 1 && (thread)->wait_count < POOL_WAITS)                            \
-                (thread)->waits[(thread)->wait_count++] = waited_;                           \
-            pool_sleep_us((thread)->run->hold_us);                                           \
-            RELEASE;                                                                         \
-            continue;                                                                        \
-        }                                                                                    \
-        for (int i_ = 0; i_ < POOL_BATCH; i_++) {                                            \
-            ACQUIRE;                                                                         \
-            RELEASE;                                                                         \
-        }                                                                                    \
-        (thread)->count += phase_ == 1 ? POOL_BATCH : 0;                                     \
+#define POOL_LOOP(thread, ACQUIRE, RELEASE)                                                    \
+    for (int phase_;                                                                           \
+         (phase_ = atomic_load_explicit(&(thread)->run->phase, memory_order_relaxed)) != 2;) { \
+        if ((thread)->run->hold_us) {                                                          \
+            uint64_t begun_ = pool_now();                                                      \
+            ACQUIRE;                                                                           \
+            uint64_t waited_ = pool_now() - begun_;                                            \
+            if (phase_ == 1 && (thread)->wait_count < POOL_WAITS)                              \
+                (thread)->waits[(thread)->wait_count++] = waited_;                             \
+            pool_sleep_us((thread)->run->hold_us);                                             \
+            RELEASE;                                                                           \
+            continue;                                                                          \
+        }                                                                                      \
+        for (int i_ = 0; i_ < POOL_BATCH; i_++) {                                              \
+            ACQUIRE;                                                                           \
+            RELEASE;                                                                           \
+        }                                                                                      \
+        (thread)->count += phase_ == 1 ? POOL_BATCH : 0;                                       \
     }
 
 #endif
