@@ -57,7 +57,7 @@ static int call(int fd)
         if (whole >= sizeof reply && len >= sizeof reply - 1)
             bench_die("a reply that is too long");
     }
-    return memmem(reply, len, bench_aws_value(), BENCH_AWS_VALUE) != NULL;
+    return bench_aws_holds_value(reply, len);
 }
 
 static void work(struct bench_aws_share *share)

@@ -16,8 +16,7 @@ static perf_aws *aws;
 
 static int is_right(const perf_aws_reply *reply)
 {
-    return memmem(perf_aws_reply_body(reply), perf_aws_reply_size(reply), bench_aws_value(),
-                  BENCH_AWS_VALUE) != NULL;
+    return bench_aws_holds_value(perf_aws_reply_body(reply), perf_aws_reply_size(reply));
 }
 
 static int is_right_parsed(const perf_aws_reply *reply)
