@@ -6,6 +6,7 @@
 #   make bench-cache        speed, memory, single flight, SQLite tier, beside floor and peers
 #   make bench-hit-ratio    hit ratios on the traces of $(TRACES), beside known policies
 #   make bench-pool         borrowing and giving back, and waiting for it, beside floor and peers
+#   make bench-aws          signing, and DynamoDB GetItem, beside bare hashes, a bare socket and SDKs
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;

@@ -4,7 +4,7 @@
 # Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
 # named loudly and left out; that is not a failure of the build.
 #
-# usage: build.sh DIR [cache|pool]
+# usage: build.sh DIR [cache|pool|aws]
 set -u
 dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
