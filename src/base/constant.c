@@ -5,6 +5,7 @@
  */
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
+#include <libperf/aws_dynamodb.h>
 #include <libperf/cache.h>
 #include <libperf/pool.h>
 #include <libperf/http.h>
@@ -92,6 +93,11 @@ static const struct {
     C(PERF_AWS_NO_RETRY),
     C(PERF_AWS_LONG_POLL),
     C(PERF_AWS_ANONYMOUS),
+    C(PERF_DYNAMODB_STRING),
+    C(PERF_DYNAMODB_BINARY),
+    C(PERF_DYNAMODB_ALWAYS),
+    C(PERF_DYNAMODB_IF_ABSENT),
+    C(PERF_DYNAMODB_IF_VERSION),
     C(PERF_AWS_SIGN_HEADERS),
     C(PERF_AWS_SIGN_URL),
     C(PERF_AWS_SIGN_RAW_PATH),

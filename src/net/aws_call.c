@@ -91,6 +91,20 @@ int perf__aws_check_request(const perf_aws *aws, const perf_aws_request *given,
     return PERF_OK;
 }
 
+int perf__aws_check_client(const perf_aws *aws, const char *what, const char *service,
+                           int64_t protocol)
+{
+    if (!aws)
+        return perf__fail(PERF_EINVAL, "%s needs a client", what);
+    if (service && strcmp(aws->name, service) != 0)
+        return perf__fail(PERF_EINVAL, "%s is for %s, and the client is one of %s; open another",
+                          what, service, aws->name);
+    if (aws->service.protocol != protocol)
+        return perf__fail(PERF_EINVAL, "%s needs a client with another protocol than that of %s",
+                          what, aws->name);
+    return aws->fork_generation != perf__fork_generation ? perf__fail_forked() : PERF_OK;
+}
+
 static void make_invocation_id(char out[40])
 {
     uint64_t a = perf__thread_random(), b = perf__thread_random();
@@ -166,7 +180,7 @@ int perf__aws_begin(struct perf__aws_call *c, perf_aws *aws, const perf_aws_requ
     c->admitted = false;
     c->signed_ = false;
     c->error.code[0] = c->error.message[0] = c->error.request_id[0] = 0;
-    c->error.status = 0;
+    c->error.status = c->error.attempts = 0;
     perf__aws_error_remember(&c->error);
     c->retry = none;
     c->begun_ns = perf__now_ns(&aws->host.clock);
@@ -521,15 +535,15 @@ int perf__aws_judge(struct perf__aws_call *c, int status, perf_http_reply *reply
     if (*again)
         return rc;
     perf__counters_add(&aws->counters, PERF__AWS_COUNT_FAILED, 1);
+    c->error.attempts = c->attempt;
     perf__aws_error_remember(&c->error);
     return say(c, rc);
 }
 
 /* ----------------------------------------------------------------- blocking */
 
-static int sleep_for(struct perf__aws_call *c, int64_t ms)
+int perf__aws_pause(perf_aws *aws, int64_t ms)
 {
-    perf_aws *aws = c->aws;
     int64_t until = perf__deadline_after(ms);
     int rc = PERF_OK;
     if (ms <= 0)
@@ -552,7 +566,7 @@ static int attempts(struct perf__aws_call *c, perf_aws_reply **out)
         bool again;
         int rc = perf__aws_admit(c, &wait_ms);
         if (!rc)
-            rc = sleep_for(c, wait_ms);
+            rc = perf__aws_pause(aws, wait_ms);
         if (!rc && !(c->request->flags & PERF_AWS_ANONYMOUS)) {
             perf_aws_keys_release(c->keys);
             c->keys = NULL;
@@ -566,10 +580,10 @@ static int attempts(struct perf__aws_call *c, perf_aws_reply **out)
         rc = perf_http_perform(aws->http, &c->http, &reply);
         rc = perf__aws_judge(c, rc, reply, &again, &delay_ms, out);
         if (!again && delay_ms > 0)
-            sleep_for(c, delay_ms); /* a long poll never spins */
+            perf__aws_pause(aws, delay_ms); /* a long poll never spins */
         if (!again)
             return rc;
-        rc = sleep_for(c, delay_ms);
+        rc = perf__aws_pause(aws, delay_ms);
         if (rc)
             return perf__aws_give_up(c, rc);
     }

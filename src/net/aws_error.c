@@ -37,6 +37,11 @@ const char *perf_aws_error_request_id(void)
     return last.request_id;
 }
 
+int64_t perf__aws_error_attempts(void)
+{
+    return last.attempts;
+}
+
 static void put(char *out, size_t size, const char *text, size_t len)
 {
     size_t n = 0;
