@@ -11,6 +11,7 @@
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
 #include <libperf/aws_dynamodb.h>
+#include <libperf/aws_sqs.h>
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
 #include <libperf/http.h>
