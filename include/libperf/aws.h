@@ -138,7 +138,9 @@ enum {
     PERF_AWS_NO_RETRY = 1,  /**< one attempt */
     PERF_AWS_LONG_POLL = 2, /**< it waits on purpose (ReceiveMessage): no attempt timeout, and a
                                  pause also when the retry budget is empty */
-    PERF_AWS_ANONYMOUS = 4  /**< do not sign */
+    PERF_AWS_ANONYMOUS = 4, /**< do not sign */
+    PERF_AWS_GZIP = 8       /**< compress a body of more than 1 KiB; of the services known here only
+                                 CloudWatch takes that */
 };
 
 /** Begins the body anew, for another attempt: PERF_OK, or an error that ends the call. */

@@ -39,8 +39,8 @@ typedef struct perf_sqs_message {
     const char *dedup_id;   /**< MessageDeduplicationId, of FIFO queues */
     int64_t delay_s;        /**< until it can be received, 1 to 900; 0: as the queue says */
 } perf_sqs_message;
-#define PERF_SQS_MESSAGE_INIT                       \
-    {                                               \
+#define PERF_SQS_MESSAGE_INIT                        \
+    {                                                \
         sizeof(perf_sqs_message), {0, 0}, 0, 0, 0, 0 \
     }
 
@@ -85,15 +85,15 @@ PERF_API void perf_sqs_results_release(perf_sqs_results *results);
 /** What to receive. Zero in a field means the default. */
 typedef struct perf_sqs_receive_options {
     size_t struct_size;
-    int64_t max_messages;    /**< 1 to 10; default 10 */
-    int64_t wait_s;          /**< how long SQS waits for one, 1 to 20; default 20; -1: not at all */
-    int64_t visibility_s;    /**< how long nobody else gets them; default: the queue's */
-    int64_t attributes;      /**< 1: with all system and message attributes */
-    int64_t timeout_ms;      /**< beyond the wait; default 5000 */
-    const char *attempt_id;  /**< ReceiveRequestAttemptId, of FIFO queues */
+    int64_t max_messages;   /**< 1 to 10; default 10 */
+    int64_t wait_s;         /**< how long SQS waits for one, 1 to 20; default 20; -1: not at all */
+    int64_t visibility_s;   /**< how long nobody else gets them; default: the queue's */
+    int64_t attributes;     /**< 1: with all system and message attributes */
+    int64_t timeout_ms;     /**< beyond the wait; default 5000 */
+    const char *attempt_id; /**< ReceiveRequestAttemptId, of FIFO queues */
 } perf_sqs_receive_options;
-#define PERF_SQS_RECEIVE_OPTIONS_INIT                     \
-    {                                                     \
+#define PERF_SQS_RECEIVE_OPTIONS_INIT                      \
+    {                                                      \
         sizeof(perf_sqs_receive_options), 0, 0, 0, 0, 0, 0 \
     }
 

@@ -10,6 +10,7 @@
 
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
+#include <libperf/aws_cloudwatch.h>
 #include <libperf/aws_dynamodb.h>
 #include <libperf/aws_sqs.h>
 #include <libperf/backend/store.h>

@@ -113,6 +113,7 @@ struct perf__aws_call {
     char target[2 * PERF__AWS_NAME_MAX + 2];
     char invocation[40];
     char *body_heap;
+    bool gzipped;
     perf_bytes body;
     int64_t timeout_ms;
     perf_retry_call retry;
@@ -180,6 +181,12 @@ bool perf__aws_error_is_clock(const char *code);
 bool perf__aws_error_is_expired(const char *code);
 /* A Date header in milliseconds since 1970, or -1. */
 int64_t perf__aws_parse_date(const char *text);
+
+/* aws_gzip.c */
+
+/* data as one gzip member in *out, which the caller frees. PERF_ENOMEM. */
+int perf__gzip(const perf_allocator *allocator, const void *data, size_t len, char **out,
+               size_t *out_len);
 
 /* aws_async.c */
 void perf__aws_stop_async(perf_aws *aws);

@@ -40,8 +40,9 @@ int perf__sqs_check(const perf_aws *aws, const char *what, const char *queue_url
     rc = perf__check_len("queue_url", len, 1, 1024);
     for (size_t i = 0; !rc && i < len; i++)
         if (queue_url[i] <= ' ' || queue_url[i] > '~')
-            rc = perf__fail(PERF_EINVAL, "queue_url has the byte 0x%02x; give the URL that "
-                                         "perf_sqs_queue_url gives",
+            rc = perf__fail(PERF_EINVAL,
+                            "queue_url has the byte 0x%02x; give the URL that "
+                            "perf_sqs_queue_url gives",
                             (unsigned char)queue_url[i]);
     return rc;
 }
@@ -144,8 +145,9 @@ static int give_text(const perf_aws *aws, struct perf__json all, const char *nam
         return perf__fail_nomem("a name of SQS's");
     size_t len = perf__json_text(text, plain);
     int rc = len < size ? PERF_OK
-                        : perf__fail(PERF_ETOOSMALL, "the %s has %zu bytes, and there is room for "
-                                                     "%zu with the zero byte",
+                        : perf__fail(PERF_ETOOSMALL,
+                                     "the %s has %zu bytes, and there is room for "
+                                     "%zu with the zero byte",
                                      name, len, size);
     if (!rc)
         memcpy(out, plain, len + 1);
@@ -265,11 +267,12 @@ int perf_sqs_receive(perf_aws *aws, const char *queue_url, const perf_sqs_receiv
         rc = perf__fail(PERF_EINVAL, "the place for the messages is NULL");
     if (!rc)
         rc = perf__options_take("perf_sqs_receive_options", options, &o, sizeof o);
-    if (!rc && !((rc = perf__check_range("max_messages", o.max_messages, 0, RECEIVE_MAX)) ||
-                 (rc = perf__check_range("wait_s", o.wait_s, -1, WAIT_MAX_S)) ||
-                 (rc = perf__check_range("visibility_s", o.visibility_s, 0, VISIBILITY_MAX_S)) ||
-                 (rc = perf__check_range("attributes", o.attributes, 0, 1)) ||
-                 (rc = perf__check_range("timeout_ms", o.timeout_ms, 0, 86400000))) &&
+    if (!rc &&
+        !((rc = perf__check_range("max_messages", o.max_messages, 0, RECEIVE_MAX)) ||
+          (rc = perf__check_range("wait_s", o.wait_s, -1, WAIT_MAX_S)) ||
+          (rc = perf__check_range("visibility_s", o.visibility_s, 0, VISIBILITY_MAX_S)) ||
+          (rc = perf__check_range("attributes", o.attributes, 0, 1)) ||
+          (rc = perf__check_range("timeout_ms", o.timeout_ms, 0, 86400000))) &&
         o.attempt_id)
         rc = perf__check_len("attempt_id", strnlen(o.attempt_id, 129), 1, 128);
     if (rc)

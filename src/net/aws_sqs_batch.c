@@ -156,8 +156,9 @@ static void take_sent(const struct job *j, struct perf__json entry, size_t i)
         perf__json_short(id, r->id, sizeof r->id);
     perf_sqs_message m = message_of(j, i);
     if (!perf__sqs_has_md5(entry, "MD5OfMessageBody", m.body.data, m.body.len))
-        r->status = perf__fail(PERF_EPROTOCOL, "sqs: what SQS took of message %zu has another MD5 "
-                                               "than what was sent",
+        r->status = perf__fail(PERF_EPROTOCOL,
+                               "sqs: what SQS took of message %zu has another MD5 "
+                               "than what was sent",
                                i);
 }
 

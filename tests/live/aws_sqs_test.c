@@ -224,8 +224,9 @@ Test(aws_sqs, moto, .timeout = 180)
 static int receive_from(const char *json, bool send)
 {
     char block[1024];
-    snprintf(block, sizeof block, "server { listen 127.0.0.1:@PORT@; location / { "
-                                  "default_type application/x-amz-json-1.0; return 200 '%s'; } }",
+    snprintf(block, sizeof block,
+             "server { listen 127.0.0.1:@PORT@; location / { "
+             "default_type application/x-amz-json-1.0; return 200 '%s'; } }",
              json);
     struct test_server *nginx = test_server_nginx(block, 0);
     cr_assert_not_null(nginx, "%s", test_server_why());
@@ -242,7 +243,7 @@ static int receive_from(const char *json, bool send)
     return rc;
 }
 
-#define MESSAGE(body, md5)                                                          \
+#define MESSAGE(body, md5)                                                         \
     "{\"Messages\":[{\"MessageId\":\"1\",\"ReceiptHandle\":\"r\",\"Body\":\"" body \
     "\",\"MD5OfBody\":\"" md5 "\"}]}"
 #define HELLO_MD5 "5d41402abc4b2a76b9719d911017c592"
