@@ -17,13 +17,7 @@
 #include "../base/options.h"
 #include "../base/status.h"
 
-enum {
-    PRELUDE = 12,
-    TRAILER = 4,
-    MESSAGE_MAX = 16 << 20,
-    HEADERS_MAX = 128 << 10,
-    COUNT_MAX = 256
-};
+enum { PRELUDE = 12, TRAILER = 4, MESSAGE_MAX = 16 << 20, HEADERS_MAX = 128 << 10, COUNT_MAX = 256 };
 
 struct perf_eventstream {
     perf_allocator allocator;
@@ -122,7 +116,8 @@ static int take_prelude(perf_eventstream *es)
     uint32_t total = get32(es->prelude), headers = get32(es->prelude + 4);
     if (crc_of(0, es->prelude, 8) != get32(es->prelude + 8))
         return fail(es, PERF_ECORRUPT, "the checksum of a message's lengths does not match");
-    if (headers > HEADERS_MAX || total < PRELUDE + TRAILER || headers > total - (PRELUDE + TRAILER))
+    if (headers > HEADERS_MAX || total < PRELUDE + TRAILER ||
+        headers > total - (PRELUDE + TRAILER))
         return fail(es, PERF_EPROTOCOL, "a message's lengths do not fit each other");
     if (total > es->max)
         return fail(es, PERF_ETOOBIG, "a message is longer than max_message_bytes");
