@@ -63,9 +63,12 @@ typedef struct perf_eventstream_header {
     int64_t number;   /**< 1 and 0 for TRUE and FALSE */
     perf_bytes bytes; /**< when read, a zero byte that is not counted is behind them */
 } perf_eventstream_header;
-#define PERF_EVENTSTREAM_HEADER_INIT                     \
-    {                                                    \
-        sizeof(perf_eventstream_header), 0, 0, 0, {0, 0} \
+#define PERF_EVENTSTREAM_HEADER_INIT              \
+    {                                             \
+        sizeof(perf_eventstream_header), 0, 0, 0, \
+        {                                         \
+            0, 0                                  \
+        }                                         \
     }
 
 /** Opens a parser; options may be NULL. Errors: PERF_EINVAL, PERF_ENOMEM. Since 1.0. */

@@ -262,11 +262,12 @@ PERF_API int perf_pool_next(perf_pool *pool, perf_pool_request **out);
 
 /* ------------------------------------------------------------------ holders */
 
-/** A connection that is out. Strings live until the pool is closed. */
+/** A connection that is out. */
 typedef struct perf_pool_holder {
     size_t struct_size;
     const char *who; /**< what perf_pool_acquire_as was given; may be NULL */
-    const char *key; /**< "" without one */
+    const char *key; /**< "" without one; lives until this thread's next
+                          perf_pool_get_holder */
     int64_t thread;  /**< the system's id of the thread that borrowed it */
     int64_t held_ms; /**< for how long */
     int64_t is_leak; /**< 1: longer than leak_ms */

@@ -5,10 +5,12 @@
  */
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
+#include <libperf/aws_bedrock.h>
 #include <libperf/aws_dynamodb.h>
+#include <libperf/aws_eventstream.h>
 #include <libperf/cache.h>
-#include <libperf/pool.h>
 #include <libperf/http.h>
+#include <libperf/pool.h>
 #include <libperf/resilience.h>
 #include <string.h>
 
@@ -106,6 +108,18 @@ static const struct {
     C(PERF_AWS_SIGN_CONTENT_HASH),
     C(PERF_AWS_SIGN_TOKEN_AFTER),
     C(PERF_AWS_SIGN_S3),
+    C(PERF_BEDROCK_INVOKE),
+    C(PERF_BEDROCK_CONVERSE),
+    C(PERF_EVENTSTREAM_TRUE),
+    C(PERF_EVENTSTREAM_FALSE),
+    C(PERF_EVENTSTREAM_BYTE),
+    C(PERF_EVENTSTREAM_INT16),
+    C(PERF_EVENTSTREAM_INT32),
+    C(PERF_EVENTSTREAM_INT64),
+    C(PERF_EVENTSTREAM_BYTES),
+    C(PERF_EVENTSTREAM_TEXT),
+    C(PERF_EVENTSTREAM_TIME),
+    C(PERF_EVENTSTREAM_UUID),
 #undef C
 };
 

@@ -163,6 +163,8 @@ static void finish(perf_aws_operation *op, int status, perf_aws_reply *reply)
     pthread_mutex_lock(&aws->mutex);
     aws->operations--;
     pthread_cond_broadcast(&aws->changed);
+    if (atomic_load(&aws->closing)) /* else its thread has nothing to learn from this */
+        pthread_cond_signal(&aws->work);
     unref_and_unlock(op);
 }
 
@@ -183,7 +185,7 @@ static void postpone(perf_aws_operation *op, int64_t delay_ms)
         op->due_ns = system_ns() + (delay_ms > 0 ? delay_ms * 1000000 : 0);
         op->next = aws->due;
         aws->due = op;
-        pthread_cond_broadcast(&aws->changed);
+        pthread_cond_signal(&aws->work);
     } else {
         rc = perf__fail(PERF_ENOMEM, "no thread could be started for the client; allow more");
     }
@@ -287,7 +289,7 @@ static void *thread_main(void *argument)
         int64_t until;
         perf_aws_operation *op = next_due(aws, &until);
         if (!op) {
-            perf__cond_wait(&aws->changed, &aws->mutex, until);
+            perf__cond_wait(&aws->work, &aws->mutex, until);
             continue;
         }
         take_out(&aws->due, NULL, op);
@@ -315,11 +317,11 @@ void perf__aws_stop_async(perf_aws *aws)
         if (op->http)
             perf_http_call_cancel(op->http);
     }
-    pthread_cond_broadcast(&aws->changed);
+    pthread_cond_signal(&aws->work);
     while (aws->operations)
         perf__cond_wait(&aws->changed, &aws->mutex, 0);
     bool runs = aws->thread_runs;
-    pthread_cond_broadcast(&aws->changed);
+    pthread_cond_signal(&aws->work);
     pthread_mutex_unlock(&aws->mutex);
     if (runs)
         pthread_join(aws->thread, NULL);
@@ -436,7 +438,7 @@ void perf_aws_operation_cancel(perf_aws_operation *op)
     op->cancelled = true;
     if (op->http)
         perf_http_call_cancel(op->http);
-    pthread_cond_broadcast(&aws->changed);
+    pthread_cond_signal(&aws->work);
     pthread_mutex_unlock(&aws->mutex);
 }
 

@@ -238,7 +238,7 @@ int perf_aws_open(const perf_aws_options *options, perf_aws **out)
     struct perf__host host;
     struct perf__aws_config *config = NULL;
     perf_aws *aws = NULL;
-    bool has_mutex = false, has_cond = false;
+    bool has_mutex = false, has_cond = false, has_work = false;
     if (!out)
         return perf__fail(PERF_EINVAL, "perf_aws_open needs a place for the client");
     int rc = take_options(options, &own);
@@ -272,7 +272,8 @@ int perf_aws_open(const perf_aws_options *options, perf_aws **out)
     }
     has_mutex = !pthread_mutex_init(&aws->mutex, NULL);
     has_cond = has_mutex && !perf__cond_init(&aws->changed);
-    if (!has_cond) {
+    has_work = has_cond && !perf__cond_init(&aws->work);
+    if (!has_work) {
         rc = perf__fail_nomem("an AWS client's lock");
         goto out;
     }
@@ -280,6 +281,8 @@ int perf_aws_open(const perf_aws_options *options, perf_aws **out)
 out:
     perf__aws_config_close(config);
     if (rc) {
+        if (has_cond)
+            pthread_cond_destroy(&aws->changed);
         if (has_mutex)
             pthread_mutex_destroy(&aws->mutex);
         free_client(aws);
@@ -298,6 +301,7 @@ int perf_aws_close(perf_aws *aws)
     pthread_mutex_lock(&aws->mutex);
     atomic_store(&aws->closing, true);
     pthread_cond_broadcast(&aws->changed);
+    pthread_cond_signal(&aws->work);
     pthread_mutex_unlock(&aws->mutex);
     perf__aws_stop_async(aws);
     pthread_mutex_lock(&aws->mutex);
@@ -309,6 +313,7 @@ int perf_aws_close(perf_aws *aws)
         return perf__fail(PERF_EBUSY,
                           "%llu operations were not released; release them and close again",
                           (unsigned long long)handles);
+    pthread_cond_destroy(&aws->work);
     pthread_cond_destroy(&aws->changed);
     pthread_mutex_destroy(&aws->mutex);
     free_client(aws);

@@ -73,8 +73,9 @@ struct perf_aws {
     struct perf__counters counters;
     struct perf__histogram latency;
 
-    pthread_mutex_t mutex; /* guards the rest */
-    pthread_cond_t changed;
+    pthread_mutex_t mutex;  /* guards the rest */
+    pthread_cond_t changed; /* an operation is over, or the client closes */
+    pthread_cond_t work;    /* the same for the client's thread: something is due */
     _Atomic bool closing;
     /* aws_async.c */
     pthread_t thread;

@@ -261,6 +261,9 @@ int64_t perf__aws_parse_date(const char *text)
     const char *at = strstr(months, month);
     if (!at || strlen(month) != 3 || (at - months) % 3 || t.tm_year < 1970 || t.tm_year > 9999)
         return -1;
+    if (t.tm_mday < 1 || t.tm_mday > 31 || t.tm_hour < 0 || t.tm_hour > 23 || t.tm_min < 0 ||
+        t.tm_min > 59 || t.tm_sec < 0 || t.tm_sec > 60)
+        return -1;
     t.tm_mon = (int)(at - months) / 3;
     t.tm_year -= 1900;
     return (int64_t)timegm(&t) * 1000;

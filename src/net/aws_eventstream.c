@@ -17,7 +17,13 @@
 #include "../base/options.h"
 #include "../base/status.h"
 
-enum { PRELUDE = 12, TRAILER = 4, MESSAGE_MAX = 16 << 20, HEADERS_MAX = 128 << 10, COUNT_MAX = 256 };
+enum {
+    PRELUDE = 12,
+    TRAILER = 4,
+    MESSAGE_MAX = 16 << 20,
+    HEADERS_MAX = 128 << 10,
+    COUNT_MAX = 256
+};
 
 struct perf_eventstream {
     perf_allocator allocator;
@@ -116,8 +122,7 @@ static int take_prelude(perf_eventstream *es)
     uint32_t total = get32(es->prelude), headers = get32(es->prelude + 4);
     if (crc_of(0, es->prelude, 8) != get32(es->prelude + 8))
         return fail(es, PERF_ECORRUPT, "the checksum of a message's lengths does not match");
-    if (headers > HEADERS_MAX || total < PRELUDE + TRAILER ||
-        headers > total - (PRELUDE + TRAILER))
+    if (headers > HEADERS_MAX || total < PRELUDE + TRAILER || headers > total - (PRELUDE + TRAILER))
         return fail(es, PERF_EPROTOCOL, "a message's lengths do not fit each other");
     if (total > es->max)
         return fail(es, PERF_ETOOBIG, "a message is longer than max_message_bytes");
@@ -178,7 +183,8 @@ static bool take_header(struct reader *r, perf_eventstream_header *h)
     case PERF_EVENTSTREAM_FALSE:
         break;
     case PERF_EVENTSTREAM_BYTE:
-        h->number = (int8_t)get_number(r, 1, &ok);
+        h->number = (int64_t)get_number(r, 1, &ok);
+        h->number -= h->number > INT8_MAX ? 256 : 0;
         break;
     case PERF_EVENTSTREAM_INT16:
         h->number = (int16_t)get_number(r, 2, &ok);
@@ -300,8 +306,8 @@ int perf_eventstream_header_at(const perf_eventstream *es, size_t i,
 /* Bytes of the value on the wire; -1: it cannot be. */
 static int64_t value_size(const perf_eventstream_header *h)
 {
-    static const int8_t sizes[] = {0, 0, 1, 2, 4, 8, 0, 0, 8, 16};
-    static const int8_t bits[] = {0, 0, 8, 16, 32, 64, 0, 0, 64, 0};
+    static const int sizes[] = {0, 0, 1, 2, 4, 8, 0, 0, 8, 16};
+    static const int bits[] = {0, 0, 8, 16, 32, 64, 0, 0, 64, 0};
     if (h->type < 0 || h->type > PERF_EVENTSTREAM_UUID || (h->bytes.len && !h->bytes.data))
         return -1;
     if (h->type == PERF_EVENTSTREAM_BYTES || h->type == PERF_EVENTSTREAM_TEXT)

@@ -300,7 +300,7 @@ size_t perf__json_text(struct perf__json string, char *out)
             break;
         char c = *at++;
         const char *known = c ? strchr(from, c) : NULL;
-        if (c == 'u') /* \uXXXX: 6 bytes become at most 3, or 12 become 4 */
+        if (c == 'u') /* a \u escape: 6 bytes become at most 3, or 12 become 4 */
             put = put_utf8(put, read_unicode(&at, end));
         else
             *put++ = known ? to[known - from] : c;

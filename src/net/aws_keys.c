@@ -156,7 +156,8 @@ static int derive(perf_aws_keys *keys, const char *scope, size_t region_len, siz
     if (!secret)
         return perf__fail_nomem("a signing key");
     memcpy(secret, "AWS4", 4);
-    memcpy(secret + 4, keys->secret, keys->secret_len);
+    for (size_t i = 0; i < keys->secret_len; i++) /* bytes, not a string */
+        secret[4 + i] = (uint8_t)keys->secret[i];
     int rc = perf__hmac_sha256(secret, len, scope, 8, key);
     if (!rc)
         rc = perf__hmac_sha256(key, PERF__AWS_DIGEST, scope + 9, region_len, key);

@@ -255,9 +255,9 @@ static uint32_t busy(const perf_pool *pool)
 static void settle(perf_pool *root)
 {
     for (;;) {
-        bool quiet = !root->inside && !root->answered_head;
+        bool quiet = !root->inside && !root->answered_head && !root->calling;
         for (perf_pool *pool = root; pool; pool = perf__pool_next(root, pool)) {
-            quiet = quiet && !busy(pool);
+            quiet = quiet && !busy(pool) && !pool->users;
             for (struct perf__waiter *w = pool->queue.head, *next; w; w = next) {
                 next = w->next;
                 if (!w->request) {
@@ -299,6 +299,10 @@ int perf_pool_close(perf_pool *root)
     if (!root)
         return PERF_OK;
     if (root->fork_generation != perf__fork_generation) { /* nothing here is ours */
+        if (root->epoll >= 0)
+            close(root->epoll);
+        if (root->wake >= 0)
+            close(root->wake);
         free_pool(root);
         return PERF_OK;
     }

@@ -43,6 +43,7 @@ enum {
     POOL_HINTS = 4, /* pools a thread remembers its last connection of */
     POOL_PATIENCE_NS = 100000,
     POOL_STRICT_NS = 1000000,
+    POOL_SOON = 20,        /* ms to the next look when only time or others can make room */
     POOL_BACKOFF_MIN = 50, /* ms after the first failed open, doubling */
     POOL_BACKOFF_MAX = 5000,
 };
@@ -64,7 +65,7 @@ enum {
 };
 
 /* What a worker is to do with a busy slot. */
-enum { WORK_OPEN, WORK_CHECK };
+enum { WORK_OPEN, WORK_CHECK, WORK_CHECKED };
 
 struct perf__slot {
     /* One line of the cache, written by the borrower alone (but for the first two). */
@@ -177,6 +178,8 @@ struct perf_pool {
     uint32_t child_count, total_all;
     struct perf__slot *work_head, *work_tail; /* for workers */
     struct perf__slot *graves;                /* for the keeper to close */
+    uint32_t burying;                         /* connections being closed, no graves any more */
+    uint32_t calling;                         /* callbacks under way */
     uint32_t inside;                          /* threads that wait in this pool */
     uint32_t requests;                        /* that nobody released yet */
     struct perf__worker workers[POOL_MAX_OPENING];
@@ -275,7 +278,7 @@ void perf__pool_record_wait(perf_pool *pool, int64_t since_ns);
 int perf__pool_no_answer(perf_pool *pool, int64_t waited_ms);
 
 /* pool_work.c; with the mutex held unless it says otherwise */
-/* Begins as many opens as are wanted and allowed. */
+/* Begins as many opens as are wanted and allowed; without threads, tells who waits first. */
 void perf__pool_want(perf_pool *pool, int64_t now_ms);
 /* Reserves an empty slot as busy, or NULL at the limits. */
 struct perf__slot *perf__pool_reserve(perf_pool *pool, int64_t now_ms);

@@ -85,6 +85,7 @@ perf_pool *perf__pool_child(perf_pool *root, const char *key, int *rc)
     child->key = copy;
     child->open_error = 0;
     child->next_open_ms = child->backoff_ms = 0;
+    child->window_peak = child->last_peak = 0;
     HASH_ADD_KEYPTR(hh, root->children, child->key, len, child);
     if (uthash_oom) { /* it stays in the list, without a name, for the next one */
         memset(&child->hh, 0, sizeof child->hh);

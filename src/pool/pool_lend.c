@@ -179,7 +179,9 @@ static __attribute__((noinline)) int acquire_slowly(perf_pool *pool, struct perf
         slot = mine;
     }
     while (slot || (slot = claim_patiently(pool))) {
-        int64_t left = timeout_ms < 0 ? -1 : timeout_ms - (now - begun);
+        int64_t left = timeout_ms < 0             ? -1
+                       : timeout_ms > now - begun ? timeout_ms - (now - begun)
+                                                  : 0;
         int why = is_fresh(pool, slot, now) ? WHY_NOT : perf__pool_check(slot, now, left, false);
         now = perf__now_ms(&pool->clock);
         if (!why) {
@@ -254,6 +256,8 @@ int perf_pool_acquire_key(perf_pool *pool, const char *key, const char *who, int
     rc = acquire(child, who, timeout_ms, conn);
     pthread_mutex_lock(&pool->mutex);
     child->users--;
+    if (atomic_load(&child->gate) & GATE_CLOSING) /* who closes waits for this */
+        pthread_cond_broadcast(&pool->settled);
     pthread_mutex_unlock(&pool->mutex);
     return rc;
 }
@@ -340,6 +344,8 @@ static __attribute__((noinline)) int end_borrowed(struct perf__slot *slot, int w
     pthread_mutex_lock(&root->mutex);
     perf__pool_retire(slot, why);
     pthread_mutex_unlock(&root->mutex);
+    if (root->options.no_threads)
+        perf__pool_bury(root);
     return PERF_OK;
 }
 

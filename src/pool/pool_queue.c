@@ -12,6 +12,8 @@
 #include "../base/status.h"
 #include "pool_impl.h"
 
+enum { VETTED_MS = 1000 };
+
 static int64_t system_ns(void)
 {
     return perf__now_ns(&perf__default_clock);
@@ -84,7 +86,12 @@ static bool is_lendable(struct perf__slot *slot)
 {
     int64_t now = perf__now_ms(&slot->pool->clock);
     int why = perf__pool_is_fresh(slot, now) ? WHY_NOT : perf__pool_look(slot, now);
-    if (!why)
+    /* One that was validated for us a moment ago is not sent away again because there still is
+     * something to be read from its socket. */
+    bool vetted = slot->work == WORK_CHECKED &&
+                  now - atomic_load_explicit(&slot->alive_ms, memory_order_relaxed) < VETTED_MS;
+    slot->work = WORK_OPEN;
+    if (!why || (why == WHY_UNSURE && vetted))
         return true;
     if (why == WHY_UNSURE && perf__pool_check_later(slot))
         return false;
@@ -108,8 +115,11 @@ void perf__pool_serve(perf_pool *pool)
             return;
         }
         struct perf__slot *slot = perf__pool_claim(pool, SLOT_BORROWED);
-        if (!slot)
+        if (!slot) { /* a request cannot run out of patience by itself */
+            if (waiter->request && system_ns() - waiter->head_since_ns >= POOL_PATIENCE_NS)
+                set_starving(pool, true);
             return;
+        }
         if (waiter->request && !is_lendable(slot))
             continue;
         perf__pool_dequeue(waiter);
@@ -168,6 +178,12 @@ static struct perf__slot *open_by_myself(perf_pool *pool, int64_t timeout_ms)
         pthread_mutex_lock(&root->mutex);
     }
     struct perf__slot *slot = perf__pool_reserve(pool, perf__now_ms(&pool->clock));
+    if (!slot && root->graves) { /* another key made room */
+        pthread_mutex_unlock(&root->mutex);
+        perf__pool_bury(root);
+        pthread_mutex_lock(&root->mutex);
+        slot = perf__pool_reserve(pool, perf__now_ms(&pool->clock));
+    }
     if (!slot)
         return NULL;
     pthread_mutex_unlock(&root->mutex);
@@ -189,10 +205,11 @@ static int64_t wake_up_ns(const perf_pool *pool, const struct perf__waiter *wait
         int64_t patience = waiter->head_since_ns + POOL_PATIENCE_NS;
         until = patience < until ? patience : until;
     }
-    if (pool->options.no_threads && pool->backoff_ms) {
-        int64_t retry = system_ns() + 1000000 * (pool->next_open_ms - perf__now_ms(&pool->clock));
-        int64_t soon = system_ns() + 1000000; /* the host's clock may not be the system's */
-        retry = retry > soon ? retry : soon;
+    if (pool->options.no_threads && pool->total < pool->options.max_size &&
+        !(gate & GATE_SUSPENDED)) {
+        int64_t left = pool->next_open_ms - perf__now_ms(&pool->clock);
+        /* The host's clock may not be the system's. */
+        int64_t retry = system_ns() + 1000000 * (left <= 0 ? POOL_SOON : left);
         until = retry < until ? retry : until;
     }
     return until == INT64_MAX ? 0 : until;

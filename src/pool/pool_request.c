@@ -112,10 +112,12 @@ void perf__pool_call_back(perf_pool *root)
     for (perf_pool_request *request; (request = root->answered_head);) {
         take_out(&root->answered_head, &root->answered_tail, request);
         request->calling = request->taken = true;
+        root->calling++;
         pthread_mutex_unlock(&root->mutex);
         request->ready(request->ctx, request->status, conn_of(request));
         pthread_mutex_lock(&root->mutex);
         request->calling = false;
+        root->calling--;
         if (request->released)
             free_request(request);
         pthread_cond_broadcast(&root->settled);
@@ -197,6 +199,8 @@ int perf_pool_request_take(perf_pool_request *request, void **conn)
                                        "the connection");
     perf_pool *root = request->waiter.pool->root;
     int rc = PERF_OK;
+    if (root->fork_generation != perf__fork_generation)
+        return perf__fail_forked();
     pthread_mutex_lock(&root->mutex);
     if (request->ready || request->taken) {
         rc = perf__fail(PERF_EINVAL, request->ready ? "this request answers by its callback"

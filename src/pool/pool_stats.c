@@ -3,6 +3,8 @@
  * pool_stats.c - what a pool did, and who holds its connections. Any thread;
  * sums are exact once those who count have been synchronised with.
  */
+#include <stdio.h>
+
 #include "../base/alloc.h"
 #include "../base/clock.h"
 #include "../base/fork.h"
@@ -105,6 +107,9 @@ static struct perf__slot *borrowed_at(perf_pool *root, size_t index)
     return NULL;
 }
 
+/* Thread-local, for the caller reads it after the lock is gone. */
+static _Thread_local char holder_key[POOL_MAX_KEY + 1];
+
 int perf_pool_get_holder(perf_pool *root, size_t index, perf_pool_holder *holder)
 {
     perf_pool_holder h = PERF_POOL_HOLDER_INIT;
@@ -120,7 +125,9 @@ int perf_pool_get_holder(perf_pool *root, size_t index, perf_pool_holder *holder
     struct perf__slot *slot = borrowed_at(root, index);
     if (slot) {
         h.who = atomic_load_explicit(&slot->who, memory_order_relaxed);
-        h.key = slot->pool->key;
+        /* The sub-pool may get another key at any time. */
+        snprintf(holder_key, sizeof holder_key, "%s", slot->pool->key);
+        h.key = holder_key;
         h.thread = atomic_load_explicit(&slot->thread, memory_order_relaxed);
         h.held_ms = perf__now_ms(&root->clock) -
                     atomic_load_explicit(&slot->since_ms, memory_order_relaxed);

@@ -20,7 +20,6 @@ enum {
     ADAPTIVE_WINDOW = 60000, /* ms; peaks are those of this and the last window */
     FENCING_REST = 100,      /* ms after the last wait in which releasers go on fencing */
     WATCHFUL = 1000,         /* ms between looks while connections are out */
-    SOON = 20,               /* ms to the next look when max_total stands in the way */
     CLOCK_JUMP = 1000,       /* ms by which the two clocks disagree when we slept */
 };
 
@@ -109,8 +108,6 @@ static int idle_verdict(struct perf__slot *slot, int64_t now, bool surplus, int6
         return WHY_LIFETIME;
     if (expires != INT64_MAX)
         sooner(next, expires - now);
-    if (pool->total > pool->options.max_size)
-        return WHY_EVICTED;
     if (surplus && timeout >= 0) {
         int64_t idle =
             now - later_of(atomic_load_explicit(&slot->since_ms, memory_order_relaxed),
@@ -174,11 +171,9 @@ static void look_at_slots(perf_pool *pool, int64_t now, int64_t *next)
                 perf__pool_retire(slot, why);
             } else if (check && pool->options.no_threads) {
                 check_now(slot, now);
-            } else if (!check) {
+            } else if (!check || !perf__pool_check_later(slot)) { /* the next upkeep tries again */
                 perf__slot_set(slot, SLOT_IDLE);
                 perf__pool_serve(pool);
-            } else if (!perf__pool_check_later(slot)) {
-                perf__slot_set(slot, SLOT_IDLE); /* the next upkeep tries again */
             }
         }
     }
@@ -189,6 +184,11 @@ static void refill_now(perf_pool *pool)
 {
     pthread_mutex_t *mutex = &pool->root->mutex;
     int rc = PERF_OK;
+    if (pool->root->graves) { /* what was ended a moment ago takes up room */
+        pthread_mutex_unlock(mutex);
+        perf__pool_bury(pool->root);
+        pthread_mutex_lock(mutex);
+    }
     while (!rc && perf__pool_count(pool, SLOT_IDLE) < perf__pool_keep(pool)) {
         struct perf__slot *slot = perf__pool_reserve(pool, perf__now_ms(&pool->clock));
         if (!slot)
@@ -217,7 +217,7 @@ static void look_at_pool(perf_pool *pool, int64_t now, int64_t *next)
     if (now < pool->next_open_ms)
         sooner(next, pool->next_open_ms - now);
     else if (waiting && pool->total < pool->options.max_size)
-        sooner(next, SOON);
+        sooner(next, POOL_SOON);
     if (waiting)
         pool->fenced_ms = now;
     if (atomic_load(&pool->fencing)) {
@@ -303,6 +303,15 @@ int perf_pool_revalidate(perf_pool *pool)
     return PERF_OK;
 }
 
+/* Those that end anyway, when they come back. */
+static uint32_t doomed(const perf_pool *pool)
+{
+    uint32_t count = atomic_load_explicit(&pool->slot_count, memory_order_acquire), n = 0;
+    for (uint32_t i = 0; i < count; i++)
+        n += atomic_load(&perf__pool_slot(pool, i)->doomed) != WHY_NOT;
+    return n;
+}
+
 /* Ends up to `most` connections: idle ones now, borrowed ones when they come back. */
 static void evict(perf_pool *pool, uint32_t most)
 {
@@ -385,8 +394,9 @@ int perf_pool_resize(perf_pool *root, uint64_t min_idle, uint64_t max_size)
     for (perf_pool *pool = root; pool; pool = perf__pool_next(root, pool)) {
         pool->options.min_idle = min_idle;
         pool->options.max_size = max_size;
-        if (pool->total > max_size)
-            evict(pool, pool->total - (uint32_t)max_size);
+        uint32_t staying = pool->total - doomed(pool);
+        if (staying > max_size)
+            evict(pool, staying - (uint32_t)max_size);
         perf__pool_want(pool, perf__now_ms(&pool->clock));
     }
     pthread_mutex_unlock(&root->mutex);

@@ -137,6 +137,19 @@ void perf__pool_retire(struct perf__slot *slot, int why)
     perf__pool_wake_keeper(root);
 }
 
+/* A connection is gone: somebody may open one. Where max_total was in the way, that is first who
+ * waits, of whatever key. */
+static void share_room(perf_pool *pool)
+{
+    perf_pool *root = pool->root;
+    int64_t now = perf__now_ms(&pool->clock);
+    if (root->total_all + 1 >= root->options.max_total)
+        for (perf_pool *other = root; other; other = perf__pool_next(root, other))
+            if (atomic_load(&other->queue_len))
+                perf__pool_want(other, now);
+    perf__pool_want(pool, now);
+}
+
 void perf__pool_bury(perf_pool *root)
 {
     pthread_mutex_lock(&root->mutex);
@@ -145,11 +158,13 @@ void perf__pool_bury(perf_pool *root)
         void *conn = atomic_load_explicit(&slot->conn, memory_order_relaxed);
         root->graves = slot->next;
         perf__pool_unwatch(slot);
+        root->burying++;
         pthread_mutex_unlock(&root->mutex);
         pool->vtable.close(pool->ctx, conn);
         pthread_mutex_lock(&root->mutex);
+        root->burying--;
         perf__pool_vacate(slot);
-        perf__pool_want(pool, perf__now_ms(&pool->clock));
+        share_room(pool);
         pthread_cond_broadcast(&root->settled);
     }
     pthread_mutex_unlock(&root->mutex);
@@ -186,10 +201,14 @@ static struct perf__slot *empty_slot(perf_pool *pool)
     return &chunk[0];
 }
 
-/* max_total is reached: an idle connection of another key makes room. */
+/* max_total is reached: an idle connection of another key makes room for who waits, and for nothing
+ * else, or the keys would take it from each other for ever. One at a time. */
 static void make_room(perf_pool *pool)
 {
-    for (perf_pool *other = pool->root->child_list; other; other = other->next_child) {
+    perf_pool *root = pool->root;
+    if (!atomic_load(&pool->queue_len) || root->graves || root->burying)
+        return;
+    for (perf_pool *other = root; other; other = perf__pool_next(root, other)) {
         struct perf__slot *slot = other == pool ? NULL : perf__pool_claim(other, SLOT_BUSY);
         if (slot) {
             perf__pool_retire(slot, WHY_IDLE);
@@ -281,6 +300,7 @@ static void check_slot(struct perf__slot *slot)
     } else {
         now = perf__now_ms(&pool->clock);
         atomic_store_explicit(&slot->alive_ms, now, memory_order_relaxed);
+        slot->work = WORK_CHECKED;
         perf__slot_set(slot, SLOT_IDLE);
         perf__pool_serve(pool);
     }
@@ -359,6 +379,18 @@ bool perf__pool_check_later(struct perf__slot *slot)
     return true;
 }
 
+/* Those who wait elsewhere take the room that is left under max_total. */
+static uint32_t room_for_idle(const perf_pool *pool)
+{
+    perf_pool *root = pool->root;
+    uint64_t taken = root->total_all, limit = root->options.max_total;
+    if (limit - (taken < limit ? taken : limit) <= POOL_MAX_SIZE)
+        for (perf_pool *other = root; other; other = perf__pool_next(root, other))
+            taken += other == pool ? 0 : atomic_load(&other->queue_len);
+    uint64_t room = taken < limit ? limit - taken : 0;
+    return room < POOL_MAX_SIZE ? (uint32_t)room : POOL_MAX_SIZE;
+}
+
 /* As many as wait, beyond those that are on their way; and as many as shall be idle. */
 static uint32_t wanted(perf_pool *pool)
 {
@@ -368,18 +400,27 @@ static uint32_t wanted(perf_pool *pool)
     uint32_t ready = idle + pool->opening;
     uint32_t for_queue = waiting > ready ? waiting - ready : 0;
     uint32_t for_keep = keep > ready ? keep - ready : 0;
+    if (for_keep > for_queue) {
+        uint32_t room = room_for_idle(pool);
+        for_keep = for_keep < room ? for_keep : room;
+    }
     return for_queue > for_keep ? for_queue : for_keep;
 }
 
 void perf__pool_want(perf_pool *pool, int64_t now_ms)
 {
     perf_pool *root = pool->root;
-    if (pool->options.no_threads)
+    if (pool->options.no_threads) {
+        if (pool->queue.head) /* it opens one itself, and the next one is told then */
+            pthread_cond_signal(&pool->queue.head->cond);
         return;
+    }
     for (uint32_t n = wanted(pool); n; n--) {
         struct perf__slot *slot = perf__pool_reserve(pool, now_ms);
         if (!slot) {
-            if (pool->total < pool->options.max_size) /* a matter of time: the keeper comes back */
+            /* A matter of time: the keeper has to know when to come back. It knows if it asked. */
+            if (pool->total < pool->options.max_size && root->keeper_runs &&
+                !pthread_equal(root->keeper, pthread_self()))
                 perf__pool_wake_keeper(root);
             return;
         }

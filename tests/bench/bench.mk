@@ -5,6 +5,8 @@
 #   make bench              everything: bench-cache and bench-hit-ratio
 #   make bench-cache        speed, memory, single flight, SQLite tier, beside floor and peers
 #   make bench-hit-ratio    hit ratios on the traces of $(TRACES), beside known policies
+#   make bench-pool         borrowing and giving back, and waiting for it, beside floor and peers
+#   make bench-aws          signing, and DynamoDB GetItem, beside bare hashes, a bare socket and SDKs
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -31,6 +33,7 @@ BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
 bench: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
+	+$(MAKE) --no-print-directory bench-pool bench-aws
 
 bench-cache: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
@@ -75,12 +78,39 @@ $(BENCH_DIR)/hit-ratio: tests/bench/hit_ratio.c | $(BENCH_SHARED) $(BENCH_DIR)
 $(BENCH_DIR)/policy-table: $(BENCH_POLICIES) lib/libperf.a | $(BENCH_DIR)
 	$(BENCH_CC) -Isrc -o $@ $(BENCH_POLICIES) lib/libperf.a $(LDLIBS) -lm
 
+# The pool's subjects are a process for each run: a pool keeps threads, and is opened for its size.
+$(BENCH_DIR)/pool-%: tests/bench/pool_%.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
+
+.PHONY: bench-pool
+bench-pool: $(BENCH_DIR)/pool-libperf $(BENCH_DIR)/pool-floor
+ifneq ($(PEERS),0)
+	@tests/bench/peers/build.sh $(BENCH_DIR) pool
+endif
+	$(BENCH_PYTHON) tests/bench/pool_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
+		--peers $(PEERS)
+
 # Signing is measured where the AWS client calls it, inside the library.
 $(BENCH_DIR)/case-sign: tests/bench/case_sign.c lib/libperf.a | $(BENCH_DIR)
 	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< lib/libperf.a $(PKG_LIBS) -lm
 
+$(BENCH_DIR)/aws-floor: tests/bench/aws_floor.c | $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $<
+
+$(BENCH_DIR)/aws-libperf: tests/bench/aws_libperf.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< $(BENCH_LIBPERF) -lcjson
+
+# What cannot be installed or built is named here, and "not measured" in the tables.
+BENCH_AWS_ROUNDS ?= 5
 .PHONY: bench-aws
-bench-aws: $(BENCH_DIR)/case-sign ## what signing an AWS request costs, beside its bare hashes
+bench-aws: $(addprefix $(BENCH_DIR)/,case-sign aws-floor aws-libperf) ## signing and DynamoDB's GetItem, beside floors and SDKs
 	@$(BENCH_DIR)/case-sign | tee -a $(BENCH_DIR)/results.jsonl
+	@tests/support/servers/dynamodb.sh || true
+ifneq ($(PEERS),0)
+	@tests/support/servers/moto.sh || echo 'bench: NOT MEASURED: boto3: see above' >&2
+	@tests/bench/peers/build.sh $(BENCH_DIR) aws
+endif
+	$(BENCH_PYTHON) tests/bench/aws_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_AWS_ROUNDS) \
+		--peers $(PEERS)
 
 -include $(wildcard $(BENCH_DIR)/*.d)

@@ -108,7 +108,7 @@ ${CC:-cc} -E -P -Iinclude include/libperf/cache.h | tr '\n' ' ' | sed 's/typedef
 while read -r field; do
     grep -qhE "^\.It Fa .*\b$field\b" man/*.3 || { echo "man: no page has field $field" >&2; bad=1; }
 done <"$dir/fields"
-grep -hoE '^#define PERF_[A-Z_]+' include/libperf/*.h include/libperf/backend/*.h |
+grep -hoE '^#define PERF_[A-Z0-9_]+' include/libperf/*.h include/libperf/backend/*.h |
     awk '$2 !~ /PERF_SUGAR|PERF_STATUS_ENUM/ {print $2}' | sort -u >"$dir/macros"
 while read -r macro; do
     grep -qhE "^\.Nm $macro\b" man/*.3 || grep -qhE "^\.Dv $macro\b" man/libperf-abi.7 ||

@@ -108,6 +108,36 @@ static void many_at_once(perf_aws *aws)
         perf_aws_operation_release(ops[i]);
 }
 
+/* It may be over before it is cancelled. */
+static void cancel(perf_aws *aws)
+{
+    perf_aws_request r = PERF_AWS_REQUEST_INIT;
+    perf_aws_operation *op;
+    perf_aws_reply *reply;
+    r.operation = "GetItem";
+    r.body = (perf_bytes){GET, strlen(GET)};
+    cr_assert_eq(perf_aws_start(aws, &r, &op), PERF_OK);
+    perf_aws_operation_cancel(op);
+    int rc = perf_aws_operation_wait(op, 30000, &reply);
+    cr_assert(rc == PERF_ECANCELED || rc == PERF_OK, "%s", perf_last_error());
+    if (rc == PERF_OK)
+        perf_aws_reply_release(reply);
+    perf_aws_operation_release(op);
+}
+
+Test(aws_live, one_client_for_a_process)
+{
+    perf_aws *first, *second;
+    setenv("AWS_REGION", "eu-central-1", 1);
+    cr_assert_eq(perf_aws_shared("monitoring", &first), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf_aws_shared("cloudwatch", &second), PERF_OK);
+    cr_assert_eq(first, second);
+    cr_assert_str_eq(perf_aws_region(first), "eu-central-1");
+    cr_assert_str_eq(perf_aws_endpoint(first), "https://monitoring.eu-central-1.amazonaws.com");
+    cr_assert_eq(perf_aws_shared("sqs", &second), PERF_OK);
+    cr_assert_neq(first, second);
+}
+
 Test(aws_live, dynamodb_local, .timeout = 120)
 {
     struct test_server *server = test_server_dynamodb();
@@ -135,12 +165,18 @@ Test(aws_live, dynamodb_local, .timeout = 120)
     cr_assert_eq(call(aws, "GetItem", "not json", &reply), PERF_EREMOTE);
     cr_assert_null(reply);
 
+    cr_assert_eq(call(aws, "GetItem", GET, &reply), PERF_OK);
+    cr_assert_eq(perf_aws_reply_attempts(reply), 1);
+    cr_assert_neq(perf_aws_reply_request_id(reply)[0], 0);
+    perf_aws_reply_release(reply);
     many_at_once(aws);
+    cancel(aws);
     perf_aws_stats stats = PERF_AWS_STATS_INIT;
     cr_assert_eq(perf_aws_get_stats(aws, &stats), PERF_OK);
     cr_assert_eq(stats.in_flight, 0);
-    cr_assert_eq(stats.calls, 206);
-    cr_assert_eq(stats.failed, 3);
+    cr_assert_eq(stats.calls, 208);
+    cr_assert_geq(stats.failed, 3);
+    cr_assert_leq(stats.failed, 4);
     cr_assert_eq(perf_aws_close(aws), PERF_OK);
     test_server_stop(server);
 }

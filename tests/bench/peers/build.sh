@@ -4,7 +4,7 @@
 # Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
 # named loudly and left out; that is not a failure of the build.
 #
-# usage: build.sh DIR
+# usage: build.sh DIR [cache|pool|aws]
 set -u
 dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -22,6 +22,15 @@ attempt() {
     echo "bench: NOT MEASURED: $names: the build failed; the end of $log:" >&2
     tail -n 5 "$log" | sed 's/^/bench:   /' >&2
 }
+
+# With "aws" behind DIR only what bench-aws needs.
+aws_go() {
+    cd "$here/aws-go" && go build -mod=readonly -trimpath -o "$dir/peer-aws-go" .
+}
+if [ "${2:-}" = aws ]; then
+    attempt 'go-sdk' peer-aws-go aws_go
+    exit 0
+fi
 
 tbb() {
     target=$dir/peer-tbb
@@ -56,6 +65,37 @@ java() {
         javac -d "$target" -cp "$target/jars/*" "$here/java/Peer.java"
 }
 
+pool_rust() {
+    cd "$here/pool-rust" && RUSTFLAGS='-C target-cpu=native' \
+        cargo build --release --locked --target-dir "$dir/cargo-pool" &&
+        cp -f "$dir/cargo-pool/release/peer-pool-rust" "$dir/peer-pool-rust"
+}
+
+pool_go() {
+    cd "$here/pool-go" && go build -mod=readonly -trimpath -o "$dir/peer-pool-go" .
+}
+
+pool_java() {
+    target=$dir/peer-pool-java
+    mkdir -p "$target"
+    if [ ! "$target/jars" -nt "$here/pool-java/pom.xml" ]; then
+        rm -rf "$target/jars"
+        mvn -B -q -f "$here/pool-java/pom.xml" \
+            org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+            -DoutputDirectory="$target/jars" || return 1
+        touch "$target/jars"
+    fi
+    [ "$target/PoolPeer.class" -nt "$here/pool-java/PoolPeer.java" ] ||
+        javac -d "$target" -cp "$target/jars/*" "$here"/pool-java/*.java
+}
+
+case ${2:-cache} in
+pool)
+    attempt 'r2d2, deadpool, fast_pool' peer-pool-rust pool_rust
+    attempt 'puddle' peer-pool-go pool_go
+    attempt 'HikariCP' peer-pool-java pool_java
+    exit 0 ;;
+esac
 attempt 'tbb' peer-tbb tbb
 attempt 'quick_cache, moka' peer-rust rust
 attempt 'otter, theine' peer-go golang
