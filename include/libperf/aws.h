@@ -138,7 +138,9 @@ enum {
     PERF_AWS_NO_RETRY = 1,  /**< one attempt */
     PERF_AWS_LONG_POLL = 2, /**< it waits on purpose (ReceiveMessage): no attempt timeout, and a
                                  pause also when the retry budget is empty */
-    PERF_AWS_ANONYMOUS = 4  /**< do not sign */
+    PERF_AWS_ANONYMOUS = 4, /**< do not sign */
+    PERF_AWS_GZIP = 8       /**< compress a body of more than 1 KiB; of the services known here only
+                                 CloudWatch takes that */
 };
 
 /** Begins the body anew, for another attempt: PERF_OK, or an error that ends the call. */
@@ -182,6 +184,31 @@ typedef struct perf_aws_request {
 
 /** Sends request and waits. Errors as perf_aws_call; a callback's own. Since 1.0. */
 PERF_API int perf_aws_perform(perf_aws *aws, const perf_aws_request *request, perf_aws_reply **out);
+
+/* -------------------------------------------------------------------- pages */
+
+/** A list that comes in pages. One thread at a time. */
+typedef struct perf_aws_pages perf_aws_pages;
+
+/**
+ * Prepares to walk through all pages of an operation of a JSON service; asks nobody yet. body: the
+ * JSON object of the first request, len bytes, copied; 0: "{}". token_out names the member of a
+ * reply that says where the next page begins, token_in the one of the next request that gets it.
+ * Both NULL: as is known of the operation (DynamoDB's Query, Scan and ListTables; else NextToken,
+ * or nextToken of CloudWatch Logs).
+ * The caller closes *out before the client. Errors: PERF_EINVAL; PERF_ENOMEM; PERF_EFORKED.
+ * Since 1.0.
+ */
+PERF_API int perf_aws_pages_open(perf_aws *aws, const char *operation, const void *body, size_t len,
+                                 const char *token_in, const char *token_out, perf_aws_pages **out);
+
+/** Fetches the next page; the caller releases *out. PERF_MISS: there is none. After an error that
+ *  is not PERF_EPROTOCOL the same page may be asked for again. Errors as perf_aws_call;
+ *  PERF_EPROTOCOL also for a page that leads to itself. Since 1.0. */
+PERF_API int perf_aws_pages_next(perf_aws_pages *pages, int64_t timeout_ms, perf_aws_reply **out);
+
+/** NULL is allowed. Since 1.0. */
+PERF_API void perf_aws_pages_close(perf_aws_pages *pages);
 
 /* ------------------------------------------------------------- asynchronous */
 

@@ -11,8 +11,11 @@
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
 #include <libperf/aws_bedrock.h>
+#include <libperf/aws_cloudwatch.h>
+#include <libperf/aws_dynamodb.h>
 #include <libperf/aws_eventstream.h>
 #include <libperf/aws_s3.h>
+#include <libperf/aws_sqs.h>
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
 #include <libperf/http.h>

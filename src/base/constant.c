@@ -6,10 +6,11 @@
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
 #include <libperf/aws_bedrock.h>
+#include <libperf/aws_dynamodb.h>
 #include <libperf/aws_eventstream.h>
 #include <libperf/cache.h>
-#include <libperf/pool.h>
 #include <libperf/http.h>
+#include <libperf/pool.h>
 #include <libperf/resilience.h>
 #include <string.h>
 
@@ -94,6 +95,12 @@ static const struct {
     C(PERF_AWS_NO_RETRY),
     C(PERF_AWS_LONG_POLL),
     C(PERF_AWS_ANONYMOUS),
+    C(PERF_AWS_GZIP),
+    C(PERF_DYNAMODB_STRING),
+    C(PERF_DYNAMODB_BINARY),
+    C(PERF_DYNAMODB_ALWAYS),
+    C(PERF_DYNAMODB_IF_ABSENT),
+    C(PERF_DYNAMODB_IF_VERSION),
     C(PERF_AWS_SIGN_HEADERS),
     C(PERF_AWS_SIGN_URL),
     C(PERF_AWS_SIGN_RAW_PATH),

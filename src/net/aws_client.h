@@ -98,6 +98,7 @@ struct perf_aws_reply {
 /* What a service said about an error; bounded, and without control bytes. */
 struct perf__aws_error {
     int64_t status;
+    int64_t attempts; /* that the call took, also when no service answered */
     char code[96], message[256], request_id[96];
 };
 
@@ -113,6 +114,7 @@ struct perf__aws_call {
     char target[2 * PERF__AWS_NAME_MAX + 2];
     char invocation[40];
     char *body_heap;
+    bool gzipped;
     perf_bytes body;
     int64_t timeout_ms;
     perf_retry_call retry;
@@ -156,6 +158,12 @@ int perf__aws_judge(struct perf__aws_call *c, int status, perf_http_reply *reply
 /* The call ends without an attempt: gives the permit back and counts. */
 int perf__aws_give_up(struct perf__aws_call *c, int status);
 int64_t perf__aws_left_of_call(const struct perf__aws_call *c);
+/* Sleeps; PERF_ECLOSED when the client is being closed meanwhile. */
+int perf__aws_pause(perf_aws *aws, int64_t ms);
+/* PERF_OK, or PERF_EINVAL (NULL, or another service or protocol; what is the function), or
+ * PERF_EFORKED. service: NULL for any. */
+int perf__aws_check_client(const perf_aws *aws, const char *what, const char *service,
+                           int64_t protocol);
 int perf__aws_check_request(const perf_aws *aws, const perf_aws_request *given,
                             perf_aws_request *own);
 
@@ -166,12 +174,20 @@ void perf__aws_error_read(const struct perf__aws_service *service, const perf_ht
                           const char *body, size_t len, struct perf__aws_error *out);
 /* What the public functions say about this thread's last call. */
 void perf__aws_error_remember(const struct perf__aws_error *error);
+/* How many attempts this thread's last failed call took. */
+int64_t perf__aws_error_attempts(void);
 /* The status for a code and an HTTP status that are an error. */
 int perf__aws_error_status_of(const struct perf__aws_error *error);
 bool perf__aws_error_is_clock(const char *code);
 bool perf__aws_error_is_expired(const char *code);
 /* A Date header in milliseconds since 1970, or -1. */
 int64_t perf__aws_parse_date(const char *text);
+
+/* aws_gzip.c */
+
+/* data as one gzip member in *out, which the caller frees. PERF_ENOMEM. */
+int perf__gzip(const perf_allocator *allocator, const void *data, size_t len, char **out,
+               size_t *out_len);
 
 /* aws_async.c */
 void perf__aws_stop_async(perf_aws *aws);

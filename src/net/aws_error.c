@@ -37,6 +37,11 @@ const char *perf_aws_error_request_id(void)
     return last.request_id;
 }
 
+int64_t perf__aws_error_attempts(void)
+{
+    return last.attempts;
+}
+
 static void put(char *out, size_t size, const char *text, size_t len)
 {
     size_t n = 0;
@@ -255,6 +260,9 @@ int64_t perf__aws_parse_date(const char *text)
         return -1;
     const char *at = strstr(months, month);
     if (!at || strlen(month) != 3 || (at - months) % 3 || t.tm_year < 1970 || t.tm_year > 9999)
+        return -1;
+    if (t.tm_mday < 1 || t.tm_mday > 31 || t.tm_hour < 0 || t.tm_hour > 23 || t.tm_min < 0 ||
+        t.tm_min > 59 || t.tm_sec < 0 || t.tm_sec > 60)
         return -1;
     t.tm_mon = (int)(at - months) / 3;
     t.tm_year -= 1900;

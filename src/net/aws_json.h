@@ -72,7 +72,7 @@ void perf__text_putf(struct perf__text *t, const char *format, ...)
 void perf__text_put_json(struct perf__text *t, const void *data, size_t len);
 /** Base64 without quotes. */
 void perf__text_put_base64(struct perf__text *t, const void *data, size_t len);
-/** Percent-encoded but for letters, digits and "-_.~". */
+/** As in forms: a blank is '+', and all but letters, digits and "-_.~" is percent-encoded. */
 void perf__text_put_form(struct perf__text *t, const void *data, size_t len);
 void perf__text_free(struct perf__text *t);
 

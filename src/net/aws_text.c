@@ -107,8 +107,8 @@ void perf__text_put_form(struct perf__text *t, const void *data, size_t len)
         bool plain = ((c | 32) >= 'a' && (c | 32) <= 'z') || (c >= '0' && c <= '9') ||
                      (c && strchr("-_.~", c));
         char code[3] = {'%', digits[c >> 4], digits[c & 15]};
-        if (plain)
-            perf__text_put(t, &from[i], 1);
+        if (plain || c == ' ')
+            perf__text_put(t, plain ? (const char *)&from[i] : "+", 1);
         else
             perf__text_put(t, code, 3);
     }
