@@ -39,22 +39,6 @@ static void aws_home_log(void *ctx, int level, const char *module, const char *m
     pthread_mutex_unlock(&h->mutex);
 }
 
-static void aws_home_clean_environment(void)
-{
-    extern char **environ;
-    char name[128];
-    for (char **e = environ; *e;) {
-        size_t len = strcspn(*e, "=");
-        if (!strncmp(*e, "AWS_", 4) && len < sizeof name) {
-            memcpy(name, *e, len), name[len] = '\0';
-            unsetenv(name);
-            e = environ;
-        } else {
-            e++;
-        }
-    }
-}
-
 static inline const char *aws_home_path(struct aws_home *h, const char *name)
 {
     static char path[512];
@@ -80,7 +64,7 @@ static inline void aws_home_begin(struct aws_home *h, const char *config, const 
     h->th.log.max_level = PERF_LOG_DEBUG;
     h->file = test_temp_file("unused");
     snprintf(h->dir, sizeof h->dir, "%.*s", (int)(strrchr(h->file, '/') - h->file), h->file);
-    aws_home_clean_environment();
+    test_unset_all("AWS_");
     setenv("HOME", h->dir, 1);
     setenv("AWS_EC2_METADATA_DISABLED", "true", 1);
     mkdir(aws_home_path(h, ".aws"), 0700);
@@ -96,7 +80,7 @@ static inline void aws_home_end(struct aws_home *h)
     cr_assert_null(strstr(h->log, TEST_SECRET_MARK), "%s", h->log);
     cr_assert_null(strstr(perf_last_error(), TEST_SECRET_MARK), "%s", perf_last_error());
     cr_assert_eq(h->th.live, 0, "%lld blocks are left", (long long)h->th.live);
-    aws_home_clean_environment();
+    test_unset_all("AWS_");
     test_remove_dir_of(h->file);
     pthread_mutex_destroy(&h->mutex);
 }

@@ -111,3 +111,20 @@ void test_remove_dir_of(char *path)
     }
     free(path);
 }
+
+void test_unset_all(const char *prefix)
+{
+    extern char **environ;
+    char name[128];
+    for (char **e = environ; *e;) {
+        size_t len = strcspn(*e, "=");
+        if (strncmp(*e, prefix, strlen(prefix)) || len >= sizeof name) {
+            e++;
+            continue;
+        }
+        memcpy(name, *e, len);
+        name[len] = 0;
+        unsetenv(name);
+        e = environ; /* the list has moved */
+    }
+}

@@ -35,4 +35,7 @@ void test_host_advance(struct test_host *th, int64_t ms);
 char *test_temp_file(const char *name);
 void test_remove_dir_of(char *path);
 
+/* No variable whose name begins so: tests of one process see each other's environment. */
+void test_unset_all(const char *prefix);
+
 #endif

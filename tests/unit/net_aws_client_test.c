@@ -54,7 +54,7 @@ Test(net_aws_client, endpoints)
     goes_to(&h, "sqs", "http://localhost:4566");
     setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true", 1);
     goes_to(&h, "dynamodb", "https://dynamodb.us-west-2.amazonaws.com");
-    aws_home_clean_environment();
+    test_unset_all("AWS_");
     setenv("AWS_PROFILE", "local", 1);
     goes_to(&h, "s3", "http://s3.local:9000");
     goes_to(&h, "sts", "https://sts.eu-central-1.amazonaws.com");

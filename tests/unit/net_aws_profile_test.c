@@ -121,18 +121,7 @@ Test(net_aws_profile, errors_name_file_and_line_but_no_value)
 /* No variable of the machine, and files of our own. */
 static char *home_with(const char *config, const char *credentials)
 {
-    extern char **environ;
-    static char name[128];
-    for (char **e = environ; *e;) {
-        size_t len = strcspn(*e, "=");
-        if (!strncmp(*e, "AWS_", 4) && len < sizeof name) {
-            memcpy(name, *e, len), name[len] = '\0';
-            unsetenv(name);
-            e = environ;
-        } else {
-            e++;
-        }
-    }
+    test_unset_all("AWS_");
     char *path = test_temp_file("config"), other[512];
     snprintf(other, sizeof other, "%.*scredentials", (int)(strrchr(path, '/') - path + 1), path);
     const char *texts[2] = {config, credentials}, *names[2] = {path, other};

@@ -37,6 +37,7 @@ static int begin(struct fixture *f, const char *service, const char *url, const 
     perf_aws_credentials_options co = PERF_AWS_CREDENTIALS_OPTIONS_INIT;
     perf_aws_options o = PERF_AWS_OPTIONS_INIT;
     memset(f, 0, sizeof *f);
+    test_unset_all("AWS_");
     OK(perf_aws_keys_new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", NULL,
                          0, NULL, &f->keys));
     p.ctx = f->keys;
