@@ -123,7 +123,8 @@ $(PC): pkgconfig/libperf.pc.in
 	@mkdir -p $(@D)
 	sed -e 's|@prefix@|$(prefix)|' -e 's|@exec_prefix@|$(exec_prefix)|' -e 's|@libdir@|$(libdir)|' \
 	    -e 's|@includedir@|$(includedir)|' -e 's|@version@|$(VERSION)|' \
-	    -e 's|@requires@|$(strip $(PKGS))|' $< > $@
+	    -e 's|@requires@|$(strip $(PKGS))|' \
+	    -e "s|@libs_private@|$(if $(strip $(PKGS)),$$(pkg-config --libs $(PKGS)))|" $< > $@
 
 # ---------------------------------------------------------------------- tests
 

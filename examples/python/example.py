@@ -73,21 +73,32 @@ with tempfile.TemporaryDirectory() as folder:
 servers = []
 
 
+def serve(server):
+    while server.recv(1):
+        server.send(b"!")
+
+
 def connect(key, timeout):
     ours, theirs = socket.socketpair()
     servers.append(theirs)
+    threading.Thread(target=serve, args=(theirs,), daemon=True).start()
     return ours
+
+
+def ask(connection):
+    connection.send(b"?")
+    return connection.recv(1)
 
 
 print("a pool:")
 with Pool(connect, fd=lambda connection: connection.fileno(), max_size=2) as pool:
     for _ in range(1000):
         with pool.acquire(timeout=0.05) as connection:
-            connection.send(b"?")
+            ask(connection)
     print("  1000 times borrowed:         %(opened)d opened, %(reused)d reused" % pool.stats())
-    servers[0].close()
+    servers[0].shutdown(socket.SHUT_RDWR)
     with pool.acquire(timeout=0.05) as connection:
-        connection.send(b"?")
+        ask(connection)
     print("  its server hung up:          %(closed_by_peer)d replaced, before it was lent"
           % pool.stats())
     with pool.acquire(who="one"), pool.acquire(who="two"):

@@ -30,7 +30,7 @@ count_runner() { # from the last summary line in $log
 }
 
 for program in "$@"; do
-    "$program" >"$log" 2>&1
+    timeout -k 10 "${TEST_TIMEOUT:-900}" "$program" >"$log" 2>&1 # a hang is a failure, too
     rc=$?
     case "$program" in
     */test-*)
