@@ -372,6 +372,7 @@ Test(aws_fault, one_client_for_all_threads_and_another_for_a_child)
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child says %d",
               WEXITSTATUS(status));
+    aws_home_end(&h);
     peer_stop(&p);
 }
 
