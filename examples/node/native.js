@@ -162,7 +162,7 @@ function constant(name) {
 }
 
 module.exports = {
-    koffi, calls, constant, callbacks, STATS, POOL_STATS,
+    koffi, lib, calls, constant, callbacks, STATS, POOL_STATS,
     connectionVtableSize: koffi.sizeof(ConnectionVtable),
     poolOptionsSize: koffi.sizeof(PoolOptions),
     poolStatsSize: koffi.sizeof(PoolStats),

@@ -8,11 +8,13 @@
 const assert = require('node:assert/strict');
 const { execFileSync, spawnSync } = require('node:child_process');
 const fs = require('node:fs');
+const http = require('node:http');
 const os = require('node:os');
 const path = require('node:path');
 const { test } = require('node:test');
 const { Cache, CacheError, encodeKey, version } = require(process.env.PERF_MODULE);
 const { Pool } = require(path.join(path.dirname(process.env.PERF_MODULE), 'pool.js'));
+const { Client, AwsError } = require(path.join(path.dirname(process.env.PERF_MODULE), 'aws.js'));
 
 function withCache(body, options) {
     return async () => {
@@ -358,3 +360,102 @@ test('pool: keys, options', withPool((pool, seen) => {
     assert.throws(() => new Pool({ open() {}, close() {}, noSuchOption: 1 }), /noSuchOption/);
     assert.throws(() => new Pool({}), TypeError);
 }, { maxSize: 3, minIdle: 2 }));
+
+Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE', AWS_REGION: 'us-east-1',
+    AWS_SECRET_ACCESS_KEY: 'SECRETEXAMPLE', AWS_EC2_METADATA_DISABLED: 'true' });
+
+/** A server that answers with the next of answers ([status, body], or null: never). */
+function withService(service, body, options) {
+    return async () => {
+        const answers = [];
+        const asked = [];
+        const server = http.createServer((request, response) => {
+            const chunks = [];
+            request.on('data', (chunk) => chunks.push(chunk)).on('end', () => {
+                asked.push({ url: request.url, method: request.method, headers: request.headers,
+                    body: Buffer.concat(chunks) });
+                const answer = answers.length > 1 ? answers.shift() : answers[0];
+                if (!answer) return;
+                response.writeHead(answer[0], { 'x-amzn-RequestId': 'id-1' });
+                response.end(answer[1]);
+            });
+        });
+        await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+        const client = new Client(service, {
+            endpointUrl: `http://127.0.0.1:${server.address().port}`, ...options });
+        try {
+            await body(client, answers, asked);
+        } finally {
+            await client.close();
+            server.closeAllConnections?.();
+            server.close();
+        }
+    };
+}
+
+test('aws: JSON, and an attempt that fails', withService('dynamodb', async (client, answers, asked) => {
+    answers.push([500, ''], [200, '{"Item":{"n":{"N":"42"}}}']);
+    assert.equal(client.region, 'us-east-1');
+    assert.deepEqual(await client.call('GetItem', { TableName: 'ü' }, { timeout: 10000 }),
+        { Item: { n: { N: '42' } } });
+    assert.deepEqual(JSON.parse(asked[1].body), { TableName: 'ü' });
+    assert.equal(asked[1].headers['x-amz-target'], 'DynamoDB_20120810.GetItem');
+    assert.match(asked[1].headers.authorization, /Credential=AKIDEXAMPLE\//);
+}));
+
+test('aws: many at once', withService('dynamodb', async (client, answers, asked) => {
+    answers.push([200, '{"a":1}']);
+    const big = 'x'.repeat(50000); // many buffers, to be kept while they are sent
+    const all = await Promise.all(Array.from({ length: 100 }, (_, i) =>
+        client.call('PutItem', { i, big }, { timeout: 30000 })));
+    assert.equal(all.length, 100);
+    assert.deepEqual(asked.map(({ body }) => JSON.parse(body)).map(({ i, big: b }) => b === big && i)
+        .sort((a, b) => a - b), Array.from({ length: 100 }, (_, i) => i));
+}));
+
+test('aws: query', withService('sts', async (client, answers, asked) => {
+    answers.push([200, '<a/>']);
+    assert.equal(`${await client.call('AssumeRole', { RoleArn: 'a:b/c d' })}`, '<a/>');
+    assert.equal(`${asked[0].body}`, 'Action=AssumeRole&Version=2011-06-15&RoleArn=a%3Ab%2Fc+d');
+}));
+
+test('aws: REST', withService('s3', async (client, answers, asked) => {
+    answers.push([200, 'bytes']);
+    const reply = await client.request('PutObject', { method: 'PUT', path: '/b/k%20', query: 'x=1',
+        headers: { 'x-amz-meta-a': 1 }, body: Buffer.from([0, 255]), keep: ['x-amzn-requestid', 'no'] });
+    assert.deepEqual([reply.status, `${reply.body}`, reply.requestId, reply.attempts],
+        [200, 'bytes', 'id-1', 1]);
+    assert.deepEqual(reply.headers, { 'x-amzn-requestid': 'id-1', no: null });
+    assert.deepEqual([asked[0].method, asked[0].url, asked[0].headers['x-amz-meta-a']],
+        ['PUT', '/b/k%20?x=1', '1']);
+    assert.deepEqual(asked[0].body, Buffer.from([0, 255]));
+}));
+
+test('aws: errors', withService('dynamodb', async (client, answers) => {
+    answers.push([400, '{"__type":"a#ResourceNotFoundException","message":"m"}']);
+    await assert.rejects(client.call('GetItem'), (error) => {
+        assert.ok(error instanceof AwsError);
+        assert.deepEqual([error.code, error.awsCode, error.httpStatus, error.requestId],
+            ['PERF_EREMOTE', 'ResourceNotFoundException', 400, 'id-1']);
+        return !error.message.includes('SECRETEXAMPLE');
+    });
+    assert.throws(() => new Client('dynamodb', { endpointUrl: 'ftp://x' }),
+        (error) => error.code === 'PERF_EINVAL' && error.awsCode === '');
+    await client.close();
+    await assert.rejects(client.call('GetItem'), /closed/);
+}));
+
+test('aws: cancelled, timed out, closed', withService('dynamodb', async (client, answers) => {
+    answers.push(null);
+    const controller = new AbortController();
+    const first = client.call('GetItem', {}, { signal: controller.signal });
+    const second = client.call('GetItem', {}, { timeout: 100 });
+    const third = client.call('GetItem');
+    const checks = [assert.rejects(first, { code: 'PERF_ECANCELED' }),
+        assert.rejects(second, { code: 'PERF_ETIMEDOUT' }),
+        assert.rejects(third, { code: 'PERF_ECANCELED' })];
+    controller.abort();
+    await Promise.all(checks.slice(0, 2));
+    await client.close();
+    await checks[2];
+}));

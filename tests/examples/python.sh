@@ -10,7 +10,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${1:-$root/build}
 python=${PYTHON:-python3}
 PERF_LIBRARY=${PERF_LIBRARY:-$root/lib/libperf.so.1}
-export PERF_LIBRARY
+PERF_BUILD=$build
+export PERF_LIBRARY PERF_BUILD
 
 skip()
 {

