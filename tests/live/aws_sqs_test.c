@@ -12,6 +12,8 @@
 
 static char url[512];
 
+static const perf_host own = PERF_HOST_INIT;
+
 static perf_aws *open_at(const struct test_server *server, const char *id, const char *secret)
 {
     perf_aws_options o = PERF_AWS_OPTIONS_INIT;
@@ -24,6 +26,8 @@ static perf_aws *open_at(const struct test_server *server, const char *id, const
     o.service = "sqs";
     o.region = "us-east-1";
     o.endpoint_url = server->url;
+    if (!o.host)
+        o.host = &own; /* keys of its own: the shared ones may be those of another test */
     int rc = perf_aws_open(&o, &aws);
     cr_assert_eq(rc, PERF_OK, "%s", perf_last_error());
     return aws;

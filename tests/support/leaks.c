@@ -64,12 +64,12 @@ void test_leaks_end(const struct test_leaks *before)
     for (int waited = 0; waited < 5000; waited += 5) {
         now.fds = test_leaks_fds();
         now.threads = test_leaks_threads();
-        if (now.fds == before->fds && now.threads == before->threads)
-            return;
+        if (now.fds <= before->fds && now.threads <= before->threads)
+            return; /* fewer: what an earlier test of this process left has ended meanwhile */
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     }
     list_fds();
-    cr_assert_eq(now.fds, before->fds, "descriptors: %d, were %d", now.fds, before->fds);
-    cr_assert_eq(now.threads, before->threads, "threads: %d, were %d", now.threads,
-                 before->threads);
+    cr_assert_leq(now.fds, before->fds, "descriptors: %d, were %d", now.fds, before->fds);
+    cr_assert_leq(now.threads, before->threads, "threads: %d, were %d", now.threads,
+                  before->threads);
 }

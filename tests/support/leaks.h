@@ -4,7 +4,7 @@
  *
  *     struct test_leaks leaks = test_leaks_begin();
  *     ...
- *     test_leaks_end(&leaks); // asserts that there are as many as before
+ *     test_leaks_end(&leaks); // asserts that there are no more than before
  *
  * What a first use keeps for the process (a resolver's socket, OpenSSL's files) is to be used once
  * before test_leaks_begin.
