@@ -8,6 +8,7 @@
  * tells. Any thread; a table does not change once it is open.
  */
 #include <libperf/aws_dynamodb.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -364,7 +365,7 @@ int perf_dynamodb_table_put(perf_dynamodb_table *t, const void *key, size_t key_
     perf__text_put_base64(&x, value, value_len);
     perf__text_puts(&x, "\"}");
     if (o.ttl_s)
-        perf__text_putf(&x, ",\"%s\":{\"N\":\"%lld\"}", t->ttl, (long long)(now_s(t) + o.ttl_s));
+        perf__text_putf(&x, ",\"%s\":{\"N\":\"%" PRId64 "\"}", t->ttl, now_s(t) + o.ttl_s);
     if (version)
         perf__text_putf(&x, ",\"%s\":{\"N\":\"%llu\"}", t->version, (unsigned long long)version);
     perf__text_puts(&x, "}");

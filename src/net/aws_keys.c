@@ -155,7 +155,8 @@ static int derive(perf_aws_keys *keys, const char *scope, size_t region_len, siz
     uint8_t *secret = perf__alloc(&keys->allocator, len);
     if (!secret)
         return perf__fail_nomem("a signing key");
-    memcpy(secret, "AWS4", 4);
+    static const uint8_t prefix[4] = {'A', 'W', 'S', '4'};
+    memcpy(secret, prefix, sizeof prefix);
     for (size_t i = 0; i < keys->secret_len; i++) /* bytes, not a string */
         secret[4 + i] = (uint8_t)keys->secret[i];
     int rc = perf__hmac_sha256(secret, len, scope, 8, key);
