@@ -39,7 +39,7 @@ LIBS     := -pthread -lm
 
 # Backends: WITH_X=0 leaves its sources out, and the library neither links nor mentions it.
 # Three lines each: on or off, sources, pkg-config modules. AWS needs HTTP.
-BACKENDS := SQLITE HTTP AWS
+BACKENDS := SQLITE HTTP AWS REDIS ZSTD
 WITH_SQLITE ?= 1
 SQLITE_SOURCES := src/store/sqlite%
 SQLITE_PKG     := sqlite3
@@ -47,8 +47,14 @@ WITH_HTTP ?= 1
 HTTP_SOURCES := src/net/http%
 HTTP_PKG     := libcurl
 WITH_AWS ?= $(WITH_HTTP)
-AWS_SOURCES := src/net/aws%
+AWS_SOURCES := src/net/aws% src/store/dynamodb%
 AWS_PKG     := libcrypto libcjson expat zlib
+WITH_REDIS ?= 1
+REDIS_SOURCES := src/net/redis% src/store/redis%
+REDIS_PKG     := hiredis libssl libcrypto
+WITH_ZSTD ?= 1
+ZSTD_SOURCES :=
+ZSTD_PKG     := libzstd
 
 backend_on  = $(filter 1,$(WITH_$(1)))
 CPPFLAGS   += $(foreach b,$(BACKENDS),-DPERF_WITH_$(b)=$(if $(call backend_on,$(b)),1,0))
@@ -73,6 +79,8 @@ ifeq ($(VARIANT),bare)
 WITH_SQLITE := 0
 WITH_HTTP := 0
 WITH_AWS := 0
+WITH_REDIS := 0
+WITH_ZSTD := 0
 endif
 
 # -------------------------------------------------------------------- sources
@@ -139,7 +147,8 @@ TEST_LIBS    := $(if $(filter tsan,$(VARIANT)),,-lcriterion)
 # Tests of a backend that is left out are left out, too.
 tests_left_out = $(if $(call backend_on,SQLITE),,%sqlite_test.c) \
                  $(if $(call backend_on,HTTP),,%http_test.c %aws_test.c tests/unit/net_% tests/live/%) \
-                 $(if $(call backend_on,AWS),,%aws_test.c tests/unit/net_aws_% tests/live/%aws_%)
+                 $(if $(call backend_on,AWS),,%aws_test.c tests/unit/net_aws_% tests/live/%aws_% %dynamodb_test.c) \
+                 $(if $(call backend_on,REDIS),,%redis_test.c tests/unit/net_redis_% tests/live/%redis_%)
 tests_of = $(filter-out $(tests_left_out),$(sort $(wildcard tests/$(1)/*_test.c))) \
            $(TEST_SUPPORT) $(if $(filter tsan,$(VARIANT)),tests/support/shim.c)
 
@@ -221,7 +230,7 @@ check-clang: ## clang compiles everything without a warning
 	@echo "ok clang: no warnings"
 check-bare: ## the library builds without any backend and mentions none
 	@+$(MAKE) --no-print-directory -s VARIANT=bare all
-	@! ldd $(BUILD)/bare/lib/libperf.so.$(VERSION) | grep -qE 'sqlite|curl|crypto|cjson|expat|libz'
+	@! ldd $(BUILD)/bare/lib/libperf.so.$(VERSION) | grep -qE 'sqlite|curl|crypto|ssl|cjson|expat|libz|hiredis|zstd'
 	@echo "ok bare: builds and links without backends"
 check-tidy: ## clang-tidy, warnings are errors
 	@tests/lint/tidy.sh $(CPPFLAGS) -- $(SOURCES)

@@ -18,7 +18,8 @@
 #include "registry.h"
 
 enum {
-    CAPABILITIES = PERF_STORE_DURABLE | PERF_STORE_SHARED | PERF_STORE_SERIAL | PERF_STORE_PARTIAL,
+    CAPABILITIES = PERF_STORE_DURABLE | PERF_STORE_SHARED | PERF_STORE_SERIAL | PERF_STORE_PARTIAL |
+                   PERF_STORE_LEASES,
     NAME_MAX_LEN = 63,
     REPLY_ROUND = 256 /* reply buffers grow in steps, so that one serves many gets */
 };
@@ -83,6 +84,11 @@ static int check_vtable(const perf_store_vtable *v)
                           missing);
     int rc = perf__check_len("perf_store_vtable.name", strnlen(v->name, NAME_MAX_LEN + 1), 1,
                              NAME_MAX_LEN);
+    if (!rc && v->capabilities & PERF_STORE_LEASES && (!v->lease || !v->unlease))
+        rc = perf__fail(PERF_EINVAL,
+                        "perf_store_vtable.capabilities has PERF_STORE_LEASES and %s is NULL; give "
+                        "it, or take the flag away",
+                        v->lease ? "unlease" : "lease");
     if (!rc && v->capabilities & ~(uint64_t)CAPABILITIES)
         rc = perf__fail(PERF_EINVAL,
                         "perf_store_vtable.capabilities is 0x%llx; this libperf knows 0x%x",
@@ -288,6 +294,45 @@ int perf__store_flush(struct perf__store *s)
         return PERF_OK;
     lock(s);
     int rc = check(s, "flush", s->vtable.flush(s->store), false);
+    unlock(s);
+    return rc;
+}
+
+/* ---------------------------------------------------------- shared by processes */
+
+int perf__store_listen(struct perf__store *s, const perf_store_listener *listener)
+{
+    if (!s->vtable.listen)
+        return PERF_EUNSUPPORTED;
+    lock(s);
+    int rc = s->vtable.listen(s->store, listener);
+    unlock(s);
+    return rc == PERF_EUNSUPPORTED ? rc : check(s, "listen", rc, false);
+}
+
+int perf__store_lease(struct perf__store *s, const perf_store_key *key, int64_t ttl_ms,
+                      uint64_t *token)
+{
+    if (!(s->vtable.capabilities & PERF_STORE_LEASES))
+        return PERF_EUNSUPPORTED;
+    *token = 0;
+    lock(s);
+    int rc = s->vtable.lease(s->store, key, ttl_ms, token);
+    unlock(s);
+    if (rc == PERF_EBUSY)
+        return rc;
+    rc = check(s, "lease", rc, false);
+    if (!rc && !*token)
+        return perf__fail(PERF_EIO, "store \"%s\": lease returned PERF_OK and no token", s->name);
+    return rc;
+}
+
+int perf__store_unlease(struct perf__store *s, const perf_store_key *key, uint64_t token)
+{
+    if (!(s->vtable.capabilities & PERF_STORE_LEASES))
+        return PERF_EUNSUPPORTED;
+    lock(s);
+    int rc = check(s, "unlease", s->vtable.unlease(s->store, key, token), false);
     unlock(s);
     return rc;
 }

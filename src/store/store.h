@@ -46,6 +46,11 @@ int perf__store_marks(struct perf__store *store, perf_store_mark_fn each, void *
 int perf__store_sweep(struct perf__store *store, int64_t now_ms, size_t budget, size_t *removed);
 int perf__store_flush(struct perf__store *store);
 int perf__store_usage(struct perf__store *store, perf_store_usage *usage);
+/* PERF_EUNSUPPORTED when the backend has no such thing. */
+int perf__store_listen(struct perf__store *store, const perf_store_listener *listener);
+int perf__store_lease(struct perf__store *store, const perf_store_key *key, int64_t ttl_ms,
+                      uint64_t *token);
+int perf__store_unlease(struct perf__store *store, const perf_store_key *key, uint64_t token);
 
 /* Built-in backends, one line each in registry.c. NULL when unknown. */
 const perf_store_vtable *perf__store_builtin(const char *name);

@@ -7,9 +7,9 @@
 set -eu
 
 build="gcc g++ pkg-config libc6-dev libsqlite3-dev uthash-dev xz-utils
-libcurl4-openssl-dev libssl-dev libcjson-dev libexpat1-dev zlib1g-dev"
+libcurl4-openssl-dev libssl-dev libcjson-dev libexpat1-dev zlib1g-dev libhiredis-dev libzstd-dev"
 test="$build libcriterion-dev python3 python3-venv nodejs npm ca-certificates openssl
-nginx-light postgresql libpq-dev default-jre-headless golang-go"
+nginx-light postgresql redis-server libpq-dev default-jre-headless golang-go"
 check="$test clang clang-tidy clang-format abigail-tools mandoc valgrind git"
 
 case "${1:-}" in
@@ -43,6 +43,7 @@ provided() {
     nodejs) command -v node ;;
     nginx-light) command -v nginx || [ -x /usr/sbin/nginx ] ;;
     postgresql) command -v postgres && command -v initdb && command -v psql ;;
+    redis-server) command -v redis-server && command -v redis-cli ;;
     default-jre-headless) command -v java ;;
     golang-go) command -v go ;;
     python3-venv) # slow to ask, so only before the first time
@@ -94,6 +95,7 @@ services_off() { # nor at the next boot; those that were there before are left a
         case "$package" in
         nginx-light) $sudo systemctl --quiet disable nginx.service ;;
         postgresql) $sudo systemctl --quiet disable postgresql.service ;;
+        redis-server) $sudo systemctl --quiet disable redis-server.service ;;
         esac
     done
 }
@@ -107,5 +109,5 @@ if ! { $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive \
     exit 1
 fi
 rm -f "$log"
-services_off || echo "libperf: nginx or postgresql may start as a service at the next boot" >&2
+services_off || echo "libperf: nginx, postgresql or redis may start as a service at the next boot" >&2
 servers "$1"

@@ -39,7 +39,9 @@ enum {
     PERF_STORE_DURABLE = 1, /**< records survive the process */
     PERF_STORE_SHARED = 2,  /**< other processes may read and write the same records */
     PERF_STORE_SERIAL = 4,  /**< calls must not overlap: the library locks around them */
-    PERF_STORE_PARTIAL = 8  /**< apply may keep some operations although it failed */
+    PERF_STORE_PARTIAL = 8, /**< apply may keep some operations although it failed */
+    PERF_STORE_LEASES = 16  /**< keeps leases: lease and unlease are there, and apply honours
+                                 perf_store_op.lease */
 };
 
 /** What a tier was configured with; passed to open. Strings are valid during open only. */
@@ -69,6 +71,12 @@ enum { PERF_STORE_SET = 1, PERF_STORE_REMOVE = 2, PERF_STORE_MARK = 3 };
  * MARK stores an invalidation mark: (mark_kind, mark_name) with the greatest
  * mark_stamp_ms seen, which marks() must list later; a store without marks()
  * may ignore it.
+ *
+ * With PERF_STORE_LEASES a SET whose lease is not 0 is kept only while that
+ * lease of the key is held, and is otherwise left out without an error; every
+ * SET and REMOVE that is kept ends the key's lease. So what was loaded before
+ * somebody else's change never replaces it: Nishtala et al., "Scaling Memcache
+ * at Facebook" (NSDI 2013), section 3.2.1.
  */
 typedef struct perf_store_op {
     int64_t kind;
@@ -78,6 +86,7 @@ typedef struct perf_store_op {
     int64_t mark_kind;
     perf_bytes mark_name;
     int64_t mark_stamp_ms;
+    uint64_t lease; /**< of a SET: the token that lease gave, or 0 */
 } perf_store_op;
 
 /** Where get puts what it found; an opaque growing buffer of the library's. */
@@ -85,6 +94,32 @@ typedef struct perf_store_reply perf_store_reply;
 
 /** Called once per mark by marks(); a non-zero return stops the listing. */
 typedef int (*perf_store_mark_fn)(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms);
+
+/**
+ * Who is told what others change in a shared store. The functions may be called
+ * from any thread of the store's, also from several at once, from inside listen
+ * until close has returned; they do not block and must not be called with a lock
+ * held that get or apply take. A store reports every change by others, in an order in
+ * which a record that a get returned before the change is never reported too
+ * early: who began a get before the report came may have the old record. It need not
+ * report changes that came through itself.
+ */
+typedef struct perf_store_listener {
+    size_t struct_size;
+    void *ctx;
+
+    /** The record of key was set, removed, evicted or has expired. key->id may be NULL;
+     *  the names are valid during the call. */
+    void (*changed)(void *ctx, const perf_store_key *key);
+
+    /** A mark was made. */
+    void (*marked)(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms);
+
+    /** deaf 1: reports may be missing from now on, until it is called with deaf 0, which means:
+     *  from now on all are heard again, and what was missed meanwhile is not known. A store
+     *  that hears at once calls neither. */
+    void (*heard)(void *ctx, int deaf);
+} perf_store_listener;
 
 /** What a store knows about itself. */
 typedef struct perf_store_usage {
@@ -137,6 +172,25 @@ typedef struct perf_store_vtable {
 
     /** Fills usage. NULL: all zero. */
     int (*usage)(void *store, perf_store_usage *usage);
+
+    /**
+     * Begins to tell listener what others change, until close; called at most
+     * once, right after open, and listener stays valid until close has returned.
+     * NULL or PERF_EUNSUPPORTED: nothing is told, and the library asks marks()
+     * and the records again every now and then.
+     */
+    int (*listen)(void *store, const perf_store_listener *listener);
+
+    /**
+     * Takes the right to make the record of key, for ttl_ms at most: PERF_OK and
+     * a *token other than 0, greater than those before it for this key; PERF_EBUSY:
+     * somebody else has it. It saves work and proves nothing: its holder may be slow, and
+     * then perf_store_op.lease sees to it that nothing old is kept.
+     */
+    int (*lease)(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token);
+
+    /** Gives a lease back without a record. One that is not held any more is no error. */
+    int (*unlease)(void *store, const perf_store_key *key, uint64_t token);
 } perf_store_vtable;
 
 /**
