@@ -452,10 +452,17 @@ typedef struct perf_tier_stats {
     uint64_t queued;         /**< write-behind operations waiting now */
     uint64_t damaged;        /**< records that did not check out */
     uint64_t records, bytes; /**< what the store says it holds */
+    uint64_t repairs;        /**< of queued: removals that the tier missed while it failed */
+    uint64_t repaired;       /**< of those, how many it was told later */
+    uint64_t skipped;        /**< calls not made since it had failed a moment before */
+    uint64_t leases;         /**< rights to load that this process was given */
+    uint64_t heard;          /**< changes by others that it told */
+    uint64_t gaps;           /**< times that it could not tell for a while */
+    int64_t breaker;         /**< PERF_BREAKER_... (resilience.h): the state now */
 } perf_tier_stats;
-#define PERF_TIER_STATS_INIT                                     \
-    {                                                            \
-        sizeof(perf_tier_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+#define PERF_TIER_STATS_INIT                                                          \
+    {                                                                                 \
+        sizeof(perf_tier_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /** Statistics of tier number tier (0 is the first below memory). PERF_MISS: no such. Since 1.0. */

@@ -74,7 +74,7 @@ static int restore_mark(void *ctx, int64_t kind, perf_bytes name, int64_t stamp)
 static int open_tier(perf_cache *cache, const perf_tier_options *options)
 {
     struct perf__tier **tier = &cache->tiers[cache->tier_count];
-    int rc = perf__tier_open(options, &cache->host, cache->background, tier);
+    int rc = perf__tier_open(options, &cache->host, cache->background, &cache->marks, tier);
     if (rc)
         return rc;
     cache->tier_count++;

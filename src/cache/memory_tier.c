@@ -136,14 +136,14 @@ int perf__memory_put(struct perf__memory_tier *tier, const struct perf__key *key
     return rc;
 }
 
-int perf__memory_delete(struct perf__memory_tier *tier, const struct perf__key *key)
+int perf__memory_delete(struct perf__memory_tier *tier, const struct perf__key *key, int reason)
 {
     struct perf__shard *shard = perf__shard_of(tier, key->hash);
     struct perf__parts parts;
     perf__shard_lock(shard);
     uint32_t ref = perf__shard_find(shard, key, INT64_MIN, &parts);
     if (ref)
-        perf__shard_drop(shard, ref, PERF_EVENT_DELETED, false);
+        perf__shard_drop(shard, ref, reason, false);
     perf__shard_tell_watchers(shard, key, NULL);
     perf__shard_unlock(shard);
     return ref ? PERF_OK : PERF_MISS;
@@ -258,6 +258,46 @@ int perf__memory_walk(struct perf__memory_tier *tier, size_t number, int64_t now
     }
     perf__shard_unlock(shard);
     return PERF_OK;
+}
+
+/* Drops the entries of one shard that drop picks. Under the shard's lock. */
+static void drop_picked(struct perf__shard *shard,
+                        bool (*drop)(void *ctx, const struct perf__entry_view *entry), void *ctx)
+{
+    uint64_t shape = atomic_load_explicit(&shard->index.shape, memory_order_relaxed);
+    uint32_t buckets = (uint32_t)shape + (uint32_t)(shape >> 32);
+    for (uint32_t i = 0; i < buckets; i++) {
+        /* Dropping an entry may free a spare bucket: first the references. */
+        uint32_t refs[64], n = 0;
+        for (const struct perf__bucket *b = &shard->index.buckets[i]; b;
+             b = perf__bucket_next(&shard->index, b))
+            for (int k = 0; k < PERF__BUCKET_SLOTS && n < 64; k++)
+                if (atomic_load_explicit(&b->tags[k], memory_order_relaxed))
+                    refs[n++] = atomic_load_explicit(&b->refs[k], memory_order_relaxed);
+        for (uint32_t k = 0; k < n; k++) {
+            struct perf__parts parts;
+            struct perf__entry_view view;
+            if (!perf__entry_parts(perf__entry_at(shard, refs[k]), shard->limit, &parts))
+                continue;
+            perf__shard_view(shard, refs[k], &parts, &view);
+            if (drop(ctx, &view))
+                perf__shard_drop(shard, refs[k], PERF_EVENT_INVALIDATED, false);
+        }
+    }
+}
+
+void perf__memory_drop_if(struct perf__memory_tier *tier,
+                          bool (*drop)(void *ctx, const struct perf__entry_view *entry), void *ctx)
+{
+    for (uint32_t i = 0; i < tier->shard_count; i++) {
+        struct perf__shard *shard = &tier->shards[i];
+        perf__shard_lock(shard);
+        for (size_t list = 0; list < PERF__WATCH_LISTS; list++)
+            for (struct perf__watch *w = shard->watches[list]; w; w = w->next)
+                atomic_store_explicit(&w->moved, true, memory_order_release);
+        drop_picked(shard, drop, ctx);
+        perf__shard_unlock(shard);
+    }
 }
 
 /* ------------------------------------------------------------------ upkeep */

@@ -150,8 +150,14 @@ int perf__memory_get(struct perf__memory_tier *tier, const struct perf__key *key
 int perf__memory_put(struct perf__memory_tier *tier, const struct perf__key *key, int64_t now,
                      const struct perf__write *write, uint64_t *version);
 
-/* Drops a key. PERF_OK or PERF_MISS. Moves those who watch it either way. */
-int perf__memory_delete(struct perf__memory_tier *tier, const struct perf__key *key);
+/* Drops a key, for a reason (PERF_EVENT_...). PERF_OK or PERF_MISS. Moves those who watch it
+ * either way. */
+int perf__memory_delete(struct perf__memory_tier *tier, const struct perf__key *key, int reason);
+
+/* Drops the entries that drop picks, and moves everybody who watches any key: what is being made
+ * now may be as old as they. Each shard is locked for as long as its entries take. */
+void perf__memory_drop_if(struct perf__memory_tier *tier,
+                          bool (*drop)(void *ctx, const struct perf__entry_view *entry), void *ctx);
 
 /* Sets a new life. PERF_OK or PERF_MISS. */
 int perf__memory_touch(struct perf__memory_tier *tier, const struct perf__key *key, int64_t now,

@@ -15,16 +15,23 @@
  * a few times and given up (write-behind); either way the record's older
  * version must not come back, so a removal stays behind as a repair that goes
  * first with the next commit. A batch that the store refuses because of what is
- * in it is taken apart, so that one bad change fails alone.
+ * in it is taken apart, so that one bad change fails alone. When there are more
+ * repairs than the queue may hold, they become one mark: everything in the tier
+ * that is older than now is dead.
+ *
+ * A remote store is behind a breaker: once it has failed for a while nobody waits
+ * for it, and perf__tier_recover tries now and then.
  *
  * Memory for a commit is taken when the tier is opened: committing never fails
  * for want of it. Lock order: the tier's mutex, then the background pool's.
  */
 #include "tier.h"
 
+#include <libperf/resilience.h>
 #include <string.h>
 
 #include "../base/alloc.h"
+#include "../base/clock.h"
 #include "../base/log.h"
 #include "../base/status.h"
 #include "../base/sync.h"
@@ -42,12 +49,15 @@ enum {
     MAX_TIMEOUT_MS = 3600000,
     DEFAULT_TIMEOUT_MS = 1000,
     MIN_QUEUE_BYTES = 4096,
-    DEFAULT_QUEUE_BYTES = 16 << 20
+    DEFAULT_QUEUE_BYTES = 16 << 20,
+    BREAKER_CALLS = 4, /* the last so many decide: the first calls of an outage pay for it */
+    BREAKER_OPEN_MS = 250,
+    BREAKER_OPEN_MAX_MS = 2000
 };
 
 static const uint64_t default_max_bytes = (uint64_t)1 << 30;
 
-enum { COUNT_HITS, COUNT_MISSES, COUNT_ERRORS, COUNT_DAMAGED, COUNTS };
+enum { COUNT_HITS, COUNT_MISSES, COUNT_ERRORS, COUNT_DAMAGED, COUNT_SKIPPED, COUNT_LEASES, COUNTS };
 
 /* Tickets first..last failed with rc. */
 struct failure {
@@ -61,6 +71,9 @@ struct perf__tier {
     struct perf__store *store;
     bool behind, drop_when_full;
     size_t queue_max_bytes;
+    perf_breaker *breaker;          /* of a remote store, else NULL */
+    struct perf__marks *marks;      /* of the cache, for stamps; may be NULL */
+    _Atomic int64_t distrust_until; /* records with a stamp up to this are not believed; 0 none */
     struct perf__counters counters;
 
     pthread_mutex_t mutex;
@@ -72,7 +85,7 @@ struct perf__tier {
     uint64_t next_ticket, done_ticket; /* all up to done_ticket are decided */
     bool committing, job_queued, closing;
     bool down; /* the last commit failed: say so once */
-    uint64_t writes, commits, dropped;
+    uint64_t writes, commits, dropped, repaired;
     int lost_rc; /* first error of a write that nobody waits for, since the last flush */
     struct failure failures[FAILURE_RANGES];
     size_t failure_count;      /* all that were ever written down; the oldest are overwritten */
@@ -115,8 +128,28 @@ static int complete_options(const perf_tier_options *given, perf_tier_options *o
     return PERF_OK;
 }
 
+/* Throttling counts: a tier that refuses is no help either, and the source has the value. */
+static int open_breaker(struct perf__tier *t, int64_t timeout_ms)
+{
+    perf_breaker_options o = PERF_BREAKER_OPTIONS_INIT;
+    if (!(perf__store_capabilities(t->store) & PERF_STORE_REMOTE))
+        return PERF_OK;
+    o.window_calls = o.minimum_calls = BREAKER_CALLS;
+    o.failure_percent = 100;
+    o.slow_ms = 2 * timeout_ms;
+    o.half_open_calls = 1;
+    o.open_ms = BREAKER_OPEN_MS;
+    o.open_max_ms = BREAKER_OPEN_MAX_MS;
+    o.probe_timeout_ms = 2 * timeout_ms;
+    o.failure_kinds =
+        1 << PERF_OUTCOME_TRANSIENT | 1 << PERF_OUTCOME_TIMEOUT | 1 << PERF_OUTCOME_THROTTLED;
+    o.host = &t->host->view;
+    return perf_breaker_open(&o, &t->breaker);
+}
+
 int perf__tier_open(const perf_tier_options *options, const struct perf__host *host,
-                    struct perf__background *background, struct perf__tier **out)
+                    struct perf__background *background, struct perf__marks *marks,
+                    struct perf__tier **out)
 {
     perf_tier_options own;
     int rc = complete_options(options, &own);
@@ -127,6 +160,7 @@ int perf__tier_open(const perf_tier_options *options, const struct perf__host *h
         return perf__fail_nomem("a tier");
     t->host = host;
     t->background = background;
+    t->marks = marks;
     t->behind = own.write_mode == PERF_WRITE_BEHIND;
     t->drop_when_full = own.queue_full == PERF_FULL_DROP;
     t->queue_max_bytes = (size_t)own.queue_max_bytes;
@@ -146,9 +180,14 @@ int perf__tier_open(const perf_tier_options *options, const struct perf__host *h
     rc = perf__store_open(&own, host, &t->store);
     if (rc)
         goto no_store;
+    rc = open_breaker(t, own.timeout_ms);
+    if (rc)
+        goto no_breaker;
     *out = t;
     return PERF_OK;
 
+no_breaker:
+    perf__store_close(t->store);
 no_store:
     pthread_cond_destroy(&t->changed);
 no_cond:
@@ -212,6 +251,64 @@ static void lose(struct perf__tier *t, struct perf__change *change, int rc)
         perf__queue_repair(&t->pending, change);
 }
 
+/* -------------------------------------------------------------------- breaker */
+
+/* One call of the store, which a breaker may forbid. */
+struct asked {
+    uint64_t permit;
+    int64_t begun_ms;
+};
+
+/* Forbidden: PERF_EUNAVAILABLE, and nothing was tried. */
+static int ask(struct perf__tier *t, struct asked *asked)
+{
+    if (!t->breaker)
+        return PERF_OK;
+    if (perf_breaker_try(t->breaker, &asked->permit) == PERF_OK) {
+        asked->begun_ms = perf__now_ms(&t->host->clock);
+        return PERF_OK;
+    }
+    perf__counters_add(&t->counters, COUNT_SKIPPED, 1);
+    return perf__fail(PERF_EUNAVAILABLE,
+                      "tier \"%s\" has failed a moment ago and is left alone for now",
+                      perf__store_name(t->store));
+}
+
+static int answered(struct perf__tier *t, const struct asked *asked, int rc)
+{
+    if (t->breaker)
+        perf_breaker_report(t->breaker, asked->permit, perf_outcome_of_status(rc),
+                            perf__now_ms(&t->host->clock) - asked->begun_ms);
+    return rc;
+}
+
+bool perf__tier_distrusts(const struct perf__tier *t, int64_t stamp)
+{
+    return stamp <= atomic_load_explicit(&t->distrust_until, memory_order_relaxed);
+}
+
+/*
+ * More repairs than may be kept: what they would have removed must stay dead all the same. One
+ * mark says so to the store, when it is back, and through it to other processes; until then this
+ * process believes nothing older that the tier says.
+ */
+static void summarise_repairs(struct perf__tier *t)
+{
+    int64_t stamp = t->marks ? perf__marks_stamp(t->marks) : perf__realtime_ms(&t->host->clock);
+    const perf_store_op op = {
+        .kind = PERF_STORE_MARK, .mark_kind = PERF__MARK_ALL, .mark_stamp_ms = stamp};
+    struct perf__change *mark = perf__change_new(&t->host->allocator, &op);
+    if (!mark || !perf__queue_append(&t->pending, mark, false)) {
+        if (mark)
+            perf__change_free(&t->pending, mark);
+        return; /* no memory now: the repairs stay a little above their bound */
+    }
+    atomic_store_explicit(&t->distrust_until, stamp, memory_order_relaxed);
+    while (t->pending.repairs.first)
+        perf__queue_drop(&t->pending, t->pending.repairs.first);
+    perf__queue_repair(&t->pending, mark);
+}
+
 /* ------------------------------------------------------------------- commits */
 
 static void take_list(struct perf__tier *t, const struct perf__tier_list *list, size_t *bytes)
@@ -260,7 +357,10 @@ static int apply_apart(struct perf__tier *t)
 /* Commits ops; every change of the batch gets its rc. Returns an error that is the store's. */
 static int apply_batch(struct perf__tier *t)
 {
-    int rc = perf__store_apply(t->store, t->ops, t->batch_size);
+    struct asked asked;
+    int rc = ask(t, &asked);
+    if (!rc)
+        rc = answered(t, &asked, perf__store_apply(t->store, t->ops, t->batch_size));
     if (is_refusal(rc))
         return apply_apart(t);
     for (size_t i = 0; i < t->batch_size; i++)
@@ -300,6 +400,7 @@ static void settle(struct perf__tier *t, int rc)
             continue;
         }
         kept++;
+        t->repaired += view->repair;
         if (!view->repair)
             t->done_ticket = view->ticket;
         perf__queue_drop(&t->pending, t->batch[i]);
@@ -312,8 +413,8 @@ static void settle(struct perf__tier *t, int rc)
         lose_more(t, rc, SIZE_MAX);
     else if (rc && !from_queue)
         lose_more(t, rc, BATCH_CHANGES);
-    while (t->pending.repairs.bytes > t->queue_max_bytes)
-        perf__queue_drop(&t->pending, t->pending.repairs.first);
+    if (t->pending.repairs.bytes > t->queue_max_bytes)
+        summarise_repairs(t);
 }
 
 /* Once a burst: a store that fails a thousand times is one event. Without the mutex. */
@@ -463,6 +564,14 @@ int perf__tier_wait(struct perf__tier *t, uint64_t ticket)
     return rc;
 }
 
+void perf__tier_recover(struct perf__tier *t)
+{
+    pthread_mutex_lock(&t->mutex);
+    if (t->pending.repairs.first && !t->committing && !t->closing)
+        commit(t, false);
+    pthread_mutex_unlock(&t->mutex);
+}
+
 int perf__tier_flush(struct perf__tier *t)
 {
     pthread_mutex_lock(&t->mutex);
@@ -512,6 +621,7 @@ int perf__tier_close(struct perf__tier *t)
     perf__queue_clear(&t->pending);
     pthread_mutex_unlock(&t->mutex);
     perf__store_close(t->store);
+    (void)!perf_breaker_close(t->breaker);
     pthread_cond_destroy(&t->changed);
     pthread_mutex_destroy(&t->mutex);
     perf__counters_destroy(&t->counters);
@@ -527,6 +637,7 @@ void perf__tier_abandon(struct perf__tier *t)
      * flight is still listed, so this finds everything. */
     perf__queue_clear(&t->pending);
     perf__store_abandon(t->store);
+    (void)!perf_breaker_close(t->breaker);
     perf__counters_destroy(&t->counters);
     perf__free(&t->host->allocator, t);
 }
@@ -569,8 +680,12 @@ static bool read_pending(struct perf__tier *t, const perf_store_key *key, perf_s
 int perf__tier_get(struct perf__tier *t, const perf_store_key *key, perf_store_reply *reply)
 {
     int rc;
-    if (!read_pending(t, key, reply, &rc))
-        rc = perf__store_get(t->store, key, reply);
+    struct asked asked;
+    if (!read_pending(t, key, reply, &rc)) {
+        if ((rc = ask(t, &asked)))
+            return rc;
+        rc = answered(t, &asked, perf__store_get(t->store, key, reply));
+    }
     return count_read(t, rc);
 }
 
@@ -608,8 +723,14 @@ int perf__tier_get_many(struct perf__tier *t, const perf_store_key *keys, size_t
         asked = some_keys;
         answers = some_replies;
     }
-    rc = perf__store_get_many(t->store, asked, left, answers);
-    if (rc)
+    bool skipped = false;
+    if (left) {
+        struct asked call;
+        skipped = (rc = ask(t, &call)) != PERF_OK;
+        if (!skipped)
+            rc = answered(t, &call, perf__store_get_many(t->store, asked, left, answers));
+    }
+    if (rc && !skipped)
         perf__counters_add(&t->counters, COUNT_ERRORS, 1);
     size_t hits = 0;
     for (size_t i = 0; i < count; i++)
@@ -639,6 +760,39 @@ size_t perf__tier_sweep(struct perf__tier *t, int64_t now_ms, size_t budget)
     return removed;
 }
 
+/* ------------------------------------------------------------ shared by processes */
+
+uint64_t perf__tier_capabilities(const struct perf__tier *t)
+{
+    return perf__store_capabilities(t->store);
+}
+
+int perf__tier_listen(struct perf__tier *t, const perf_store_listener *listener)
+{
+    return perf__store_listen(t->store, listener);
+}
+
+int perf__tier_lease(struct perf__tier *t, const perf_store_key *key, int64_t ttl_ms,
+                     uint64_t *token)
+{
+    struct asked asked;
+    int rc = ask(t, &asked);
+    if (rc)
+        return rc;
+    rc = perf__store_lease(t->store, key, ttl_ms, token);
+    (void)!answered(t, &asked, rc == PERF_EBUSY ? PERF_OK : rc);
+    if (rc == PERF_OK)
+        perf__counters_add(&t->counters, COUNT_LEASES, 1);
+    return rc;
+}
+
+void perf__tier_unlease(struct perf__tier *t, const perf_store_key *key, uint64_t token)
+{
+    struct asked asked;
+    if (ask(t, &asked) == PERF_OK) /* else it ends by itself */
+        (void)!answered(t, &asked, perf__store_unlease(t->store, key, token));
+}
+
 /* ---------------------------------------------------------------- statistics */
 
 void perf__tier_count_damaged(struct perf__tier *t)
@@ -663,5 +817,10 @@ void perf__tier_stats(struct perf__tier *t, perf_tier_stats *stats)
     stats->commits = t->commits;
     stats->dropped = t->dropped;
     stats->queued = t->pending.queue.count + t->pending.repairs.count;
+    stats->repairs = t->pending.repairs.count;
+    stats->repaired = t->repaired;
     pthread_mutex_unlock(&t->mutex);
+    stats->skipped = perf__counters_sum(&t->counters, COUNT_SKIPPED);
+    stats->leases = perf__counters_sum(&t->counters, COUNT_LEASES);
+    stats->breaker = t->breaker ? perf_breaker_state(t->breaker) : PERF_BREAKER_CLOSED;
 }

@@ -14,13 +14,15 @@
 
 #include "../store/store.h"
 #include "background.h"
+#include "invalidate.h"
 
 struct perf__tier;
 
 /* options are checked and completed here (names field, value, fix). background may be used
- * from now on; both outlive the tier. */
+ * from now on; it, host and marks (NULL: the clock gives stamps) outlive the tier. */
 int perf__tier_open(const perf_tier_options *options, const struct perf__host *host,
-                    struct perf__background *background, struct perf__tier **out);
+                    struct perf__background *background, struct perf__marks *marks,
+                    struct perf__tier **out);
 
 /* Commits what is queued, closes the store. First error of a lost write, or PERF_OK. */
 int perf__tier_close(struct perf__tier *tier);
@@ -43,6 +45,18 @@ int perf__tier_get_many(struct perf__tier *tier, const perf_store_key *keys, siz
 int perf__tier_marks(struct perf__tier *tier, perf_store_mark_fn each, void *ctx);
 int perf__tier_flush(struct perf__tier *tier);
 size_t perf__tier_sweep(struct perf__tier *tier, int64_t now_ms, size_t budget);
+
+/* Tries to write what the tier missed while it failed, if anything and if its breaker lets it. */
+void perf__tier_recover(struct perf__tier *tier);
+/* Is a record with this stamp older than a removal that the tier may have missed? */
+bool perf__tier_distrusts(const struct perf__tier *tier, int64_t stamp);
+
+/* For tiers that other processes share; as the entries of perf_store_vtable. */
+uint64_t perf__tier_capabilities(const struct perf__tier *tier);
+int perf__tier_listen(struct perf__tier *tier, const perf_store_listener *listener);
+int perf__tier_lease(struct perf__tier *tier, const perf_store_key *key, int64_t ttl_ms,
+                     uint64_t *token);
+void perf__tier_unlease(struct perf__tier *tier, const perf_store_key *key, uint64_t token);
 
 /* The cache found a record it could not believe: counts it. */
 void perf__tier_count_damaged(struct perf__tier *tier);

@@ -139,7 +139,7 @@ static int put_memory(const struct perf__op *op, int64_t now, const struct perf_
                               op->ns->name);
         if (write->watch && atomic_load_explicit(&write->watch->moved, memory_order_acquire))
             return PERF_ECONFLICT;
-        (void)!perf__memory_delete(cache->memory, &op->key); /* tells those who watch the key */
+        (void)!perf__memory_delete(cache->memory, &op->key, PERF_EVENT_DELETED); /* tells those who watch the key */
         return PERF_OK;
     }
     int rc = perf__memory_put(cache->memory, &op->key, now, write, version);
@@ -361,7 +361,7 @@ int perf__delete_all(const struct perf__op *op)
 {
     perf_cache *cache = op->cache;
     if (!cache->tier_count)
-        return perf__memory_delete(cache->memory, &op->key);
+        return perf__memory_delete(cache->memory, &op->key, PERF_EVENT_DELETED);
     perf_store_op store_op = {.kind = PERF_STORE_REMOVE};
     uint8_t id[PERF_STORE_ID_SIZE];
     uint64_t tickets[PERF__TIERS_MAX];
@@ -369,7 +369,7 @@ int perf__delete_all(const struct perf__op *op)
     perf__op_store_key(op, id, &store_op.key);
     pthread_mutex_t *order = &cache->order[op->key.hash % PERF__ORDER_LOCKS];
     pthread_mutex_lock(order);
-    int rc = perf__memory_delete(cache->memory, &op->key);
+    int rc = perf__memory_delete(cache->memory, &op->key, PERF_EVENT_DELETED);
     submit(op, &store_op, tickets, statuses);
     pthread_mutex_unlock(order);
     int tier_rc = wait_for(op, tickets, statuses);

@@ -19,7 +19,7 @@
 
 enum {
     CAPABILITIES = PERF_STORE_DURABLE | PERF_STORE_SHARED | PERF_STORE_SERIAL | PERF_STORE_PARTIAL |
-                   PERF_STORE_LEASES,
+                   PERF_STORE_LEASES | PERF_STORE_REMOTE,
     NAME_MAX_LEN = 63,
     REPLY_ROUND = 256 /* reply buffers grow in steps, so that one serves many gets */
 };

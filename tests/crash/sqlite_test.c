@@ -79,7 +79,7 @@ __attribute__((constructor)) static void become_the_child(void)
     static struct writer writers[THREADS];
     struct perf__tier *tier;
     perf_tier_options options = options_for(path);
-    if (perf__host_take(NULL, &host) || perf__tier_open(&options, &host, NULL, &tier))
+    if (perf__host_take(NULL, &host) || perf__tier_open(&options, &host, NULL, NULL, &tier))
         _exit(4);
     pthread_t thread;
     for (uint64_t i = 0; i < THREADS; i++) {

@@ -310,7 +310,7 @@ static void *work(void *arg)
         } else if (what < 880) {
             do_put(w, number, now);
         } else if (what < 930) {
-            int rc = perf__memory_delete(s->tier, &key);
+            int rc = perf__memory_delete(s->tier, &key, PERF_EVENT_DELETED);
             CHECK(rc == PERF_OK || rc == PERF_MISS, "delete: %s", perf_strerror(rc));
         } else if (what < 980) {
             int64_t until = r >> 40 & 1 ? PERF__NEVER : now + (int64_t)(r >> 41) % 2000;

@@ -167,8 +167,8 @@ Test(memory_tier, puts_gets_and_deletes)
     cr_assert_str_eq(get(&t, "a"), "");
     cr_assert_eq(usage_of(&t).entries, 1);
     struct perf__key k = key_of("a", 0);
-    cr_assert_eq(perf__memory_delete(t.tier, &k), PERF_OK);
-    cr_assert_eq(perf__memory_delete(t.tier, &k), PERF_MISS);
+    cr_assert_eq(perf__memory_delete(t.tier, &k, PERF_EVENT_DELETED), PERF_OK);
+    cr_assert_eq(perf__memory_delete(t.tier, &k, PERF_EVENT_DELETED), PERF_MISS);
     cr_assert_null(get(&t, "a"));
     cr_assert_eq(usage_of(&t).entries, 0);
     close_tier(&t);
@@ -238,7 +238,7 @@ Test(memory_tier, equal_hashes_are_told_apart)
     }
     struct perf__key k = key_of(text[0], 1);
     k.hash = 42;
-    cr_assert_eq(perf__memory_delete(t.tier, &k), PERF_OK);
+    cr_assert_eq(perf__memory_delete(t.tier, &k, PERF_EVENT_DELETED), PERF_OK);
     cr_assert_eq(usage_of(&t).entries, 39);
     close_tier(&t);
 }
@@ -554,7 +554,7 @@ Test(memory_tier, watches_notice_writes_and_deletes)
     perf__memory_watch(t.tier, &k, &one);
     perf__memory_watch(t.tier, &k, &two);
     put(&t, "b", "1");
-    perf__memory_delete(t.tier, &other);
+    perf__memory_delete(t.tier, &other, PERF_EVENT_DELETED);
     cr_assert_not(atomic_load(&one.moved));
     struct perf__write w = write_of(&t, "copy", 4);
     uint64_t version;
@@ -562,14 +562,14 @@ Test(memory_tier, watches_notice_writes_and_deletes)
     w.watch = &one;
     cr_assert_eq(perf__memory_put(t.tier, &k, NOW, &w, &version), PERF_OK);
     cr_assert_not(atomic_load(&two.moved), "a copy is no news");
-    cr_assert_eq(perf__memory_delete(t.tier, &k), PERF_OK);
+    cr_assert_eq(perf__memory_delete(t.tier, &k, PERF_EVENT_DELETED), PERF_OK);
     cr_assert(atomic_load(&one.moved) && atomic_load(&two.moved));
     cr_assert_eq(perf__memory_put(t.tier, &k, NOW, &w, &version), PERF_ECONFLICT);
     cr_assert_null(get(&t, "a"));
     perf__memory_unwatch(t.tier, &one);
     perf__memory_unwatch(t.tier, &two);
     perf__memory_watch(t.tier, &k, &one);
-    perf__memory_delete(t.tier, &k); /* of nothing */
+    perf__memory_delete(t.tier, &k, PERF_EVENT_DELETED); /* of nothing */
     cr_assert(atomic_load(&one.moved));
     perf__memory_unwatch(t.tier, &one);
     close_tier(&t);
@@ -597,7 +597,7 @@ Test(memory_tier, large_values_are_pinned)
     cr_assert_eq(((const char *)perf_value_data(three))[299999], 'b');
     perf_value_release(one);
     cr_assert_eq(((const char *)perf_value_data(two))[0], 'a');
-    perf__memory_delete(t.tier, &k);
+    perf__memory_delete(t.tier, &k, PERF_EVENT_DELETED);
     for (int i = 0; i < 40; i++) /* the others come and go around them */
         cr_assert_eq(put_bytes(&t, i % 2 ? "x" : "y", data, sizeof data - (size_t)i), PERF_OK, "%s",
                      perf_last_error());
@@ -835,7 +835,7 @@ Test(memory_tier, the_listener_hears_what_it_asked_for)
     struct perf__key k = key_of("a", 0);
     perf__memory_touch(t.tier, &k, NOW, NOW + 10, NOW + 10);
     cr_assert_eq(t.left[PERF_EVENT_REPLACED], 1, "a new life is not a new value");
-    perf__memory_delete(t.tier, &k);
+    perf__memory_delete(t.tier, &k, PERF_EVENT_DELETED);
     cr_assert_eq(t.left[PERF_EVENT_DELETED], 1);
     cr_assert_str_eq(t.last_key, "a");
     put_until(&t, "b", NOW + 1, NOW + 1);

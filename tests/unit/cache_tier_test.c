@@ -148,7 +148,7 @@ static void set_up(struct fixture *f, int64_t mode)
 
 static void open_tier(struct fixture *f)
 {
-    cr_assert(perf__tier_open(&f->options, &f->host, f->background, &f->tier) == PERF_OK, "%s",
+    cr_assert(perf__tier_open(&f->options, &f->host, f->background, NULL, &f->tier) == PERF_OK, "%s",
               perf_last_error());
 }
 
@@ -266,7 +266,7 @@ Test(tier, options_are_checked_by_name)
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         perf_tier_options options = f.options;
         memcpy((char *)&options + wrong[i].at, &wrong[i].value, sizeof wrong[i].value);
-        cr_assert(perf__tier_open(&options, &f.host, f.background, &f.tier) == PERF_EINVAL);
+        cr_assert(perf__tier_open(&options, &f.host, f.background, NULL, &f.tier) == PERF_EINVAL);
         cr_assert(strstr(perf_last_error(), wrong[i].name), "%s", perf_last_error());
     }
     tear_down(&f);
@@ -669,7 +669,7 @@ Test(tier, failing_allocations_lose_nothing)
     set_up(&f, PERF_WRITE_THROUGH);
     for (int64_t at = 1;; at++) {
         f.th.fail_at = at;
-        int rc = perf__tier_open(&f.options, &f.host, f.background, &f.tier);
+        int rc = perf__tier_open(&f.options, &f.host, f.background, NULL, &f.tier);
         f.th.fail_at = 0;
         if (!rc)
             break;

@@ -40,8 +40,10 @@ enum {
     PERF_STORE_SHARED = 2,  /**< other processes may read and write the same records */
     PERF_STORE_SERIAL = 4,  /**< calls must not overlap: the library locks around them */
     PERF_STORE_PARTIAL = 8, /**< apply may keep some operations although it failed */
-    PERF_STORE_LEASES = 16  /**< keeps leases: lease and unlease are there, and apply honours
+    PERF_STORE_LEASES = 16, /**< keeps leases: lease and unlease are there, and apply honours
                                  perf_store_op.lease */
+    PERF_STORE_REMOTE = 32  /**< behind a network: it may be slow or gone, so the library puts a
+                                 breaker before it, and other machines write to it */
 };
 
 /** What a tier was configured with; passed to open. Strings are valid during open only. */

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * coherence.c - hearing what other processes change, and what to do when it is
+ * not heard.
+ *
+ * Nothing here is on the way of a get. A report finds its entry by the names in
+ * it and drops it; a load or a copy of that key that is under way has its watch
+ * moved by the same step, so that it cannot bring the old value back, whichever of the two
+ * comes first. Any thread; the thread of this file holds no lock of the room while it calls tiers.
+ */
+#include "coherence.h"
+
+#include "../base/log.h"
+#include "../base/thread.h"
+#include "cache_impl.h"
+
+enum {
+    TICK_MS = 250,    /* how soon a tier that is back is told what it missed */
+    ASK_MS = 5000,    /* default of coherence_ms for remote tiers */
+    MIN_ASK_MS = 10,
+    MAX_ASK_MS = 3600000,
+};
+
+/* ------------------------------------------------------------- what stores tell */
+
+static void changed(void *ctx, const perf_store_key *key)
+{
+    struct perf__hearing *h = ctx;
+    perf_cache *cache = h->cache;
+    atomic_fetch_add_explicit(&h->heard, 1, memory_order_relaxed);
+    if (key->ns.len > PERF__NAME_MAX || key->user.len > PERF__NAME_MAX || !key->key.len ||
+        key->key.len > PERF__KEY_MAX)
+        return; /* not ours */
+    struct perf__namespace *ns =
+        perf__namespace_find(&cache->namespaces, key->ns.data, key->ns.len);
+    if (!ns)
+        return; /* nobody here has used it yet */
+    const struct perf__key own = {
+        .hash = perf__key_hash(&cache->namespaces, ns, key->user.data, key->user.len,
+                               key->key.data, key->key.len),
+        .user = key->user.data,
+        .key = key->key.data,
+        .key_len = (uint32_t)key->key.len,
+        .ns = ns->id,
+        .user_len = (uint8_t)key->user.len,
+    };
+    (void)!perf__memory_delete(cache->memory, &own, PERF_EVENT_INVALIDATED);
+}
+
+int perf__coherence_take_mark(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms)
+{
+    perf_cache *cache = ctx;
+    if (kind < PERF__MARK_ALL || kind > PERF__MARK_PATTERN)
+        return 0; /* of a newer libperf */
+    int rc = perf__marks_restore(&cache->marks, (int)kind, name.data, name.len, stamp_ms);
+    perf__memory_set_suspect(cache->memory, perf__marks_last(&cache->marks));
+    return rc;
+}
+
+static void marked(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms)
+{
+    struct perf__hearing *h = ctx;
+    atomic_fetch_add_explicit(&h->heard, 1, memory_order_relaxed);
+    if (perf__coherence_take_mark(h->cache, kind, name, stamp_ms))
+        atomic_store(&h->gap, true); /* no memory for it: as if it had not been heard */
+}
+
+static void heard(void *ctx, int deaf)
+{
+    struct perf__hearing *h = ctx;
+    struct perf__coherence *c = &h->cache->coherence;
+    atomic_store(&h->deaf, deaf != 0);
+    if (deaf)
+        return;
+    atomic_fetch_add_explicit(&h->gaps, 1, memory_order_relaxed);
+    atomic_store(&h->gap, true);
+    pthread_mutex_lock(&c->mutex);
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* -------------------------------------------------------------------- the thread */
+
+/* Does the entry's namespace use the tier that could not tell? */
+static bool is_doubtful(void *ctx, const struct perf__entry_view *entry)
+{
+    const struct perf__hearing *h = ctx;
+    const perf_cache *cache = h->cache;
+    const struct perf__namespace *ns = perf__namespace_by_id(&cache->namespaces, entry->key.ns);
+    uint64_t bit = (uint64_t)2 << (h - cache->coherence.hearing);
+    return atomic_load_explicit(&ns->policy, memory_order_acquire)->tiers & bit;
+}
+
+/* It is heard again: first the marks that were missed, then everything else that may be old. */
+static void close_gap(struct perf__hearing *h)
+{
+    perf_cache *cache = h->cache;
+    atomic_store(&h->gap, false);
+    int rc = perf__tier_marks(h->tier, perf__coherence_take_mark, cache);
+    perf__memory_drop_if(cache->memory, is_doubtful, h);
+    if (rc)
+        atomic_store(&h->gap, true); /* the marks are still not known */
+    else
+        perf__log(&cache->host.log, PERF_LOG_INFO, "cache",
+                  "changes by other processes are heard again; what memory held is asked anew");
+}
+
+void perf__coherence_tick(perf_cache *cache)
+{
+    for (size_t i = 0; i < cache->tier_count; i++) {
+        struct perf__hearing *h = &cache->coherence.hearing[i];
+        if (!h->remote && !h->asked)
+            continue;
+        perf__tier_recover(h->tier);
+        if (atomic_load(&h->gap) && !atomic_load(&h->deaf))
+            close_gap(h);
+    }
+}
+
+static void ask_marks(perf_cache *cache)
+{
+    for (size_t i = 0; i < cache->tier_count; i++)
+        if (cache->coherence.hearing[i].asked)
+            (void)!perf__tier_marks(cache->tiers[i], perf__coherence_take_mark, cache);
+}
+
+static void *run(void *ctx)
+{
+    perf_cache *cache = ctx;
+    struct perf__coherence *c = &cache->coherence;
+    /* Half the bound: asked at most that long ago, and the answer takes a while too. */
+    int64_t ask_every = c->ask_ms > 0 ? c->ask_ms / 2 : INT64_MAX, asked_ms = 0;
+    pthread_mutex_lock(&c->mutex);
+    while (!c->stops) {
+        pthread_mutex_unlock(&c->mutex);
+        perf__coherence_tick(cache);
+        int64_t now = perf__deadline_after(1);
+        if (now - asked_ms >= ask_every) {
+            ask_marks(cache);
+            asked_ms = now;
+        }
+        pthread_mutex_lock(&c->mutex);
+        bool gap = false;
+        for (size_t i = 0; i < cache->tier_count; i++)
+            gap |= atomic_load(&c->hearing[i].gap) && !atomic_load(&c->hearing[i].deaf);
+        if (!c->stops)
+            perf__cond_wait(&c->wake, &c->mutex,
+                            perf__deadline_after(gap ? MIN_ASK_MS
+                                                 : ask_every < TICK_MS ? ask_every : TICK_MS));
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return NULL;
+}
+
+/* -------------------------------------------------------------------- open, close */
+
+static int listen_to(perf_cache *cache, size_t i, int64_t ask_ms)
+{
+    struct perf__hearing *h = &cache->coherence.hearing[i];
+    uint64_t capabilities = perf__tier_capabilities(cache->tiers[i]);
+    h->cache = cache;
+    h->tier = cache->tiers[i];
+    h->remote = capabilities & PERF_STORE_REMOTE;
+    h->listener = (perf_store_listener){sizeof h->listener, h, changed, marked, heard};
+    if (!(capabilities & PERF_STORE_SHARED))
+        return PERF_OK;
+    int rc = perf__tier_listen(h->tier, &h->listener);
+    h->listens = rc == PERF_OK;
+    h->asked = rc == PERF_EUNSUPPORTED && (ask_ms > 0 || (!ask_ms && h->remote));
+    return rc == PERF_EUNSUPPORTED ? PERF_OK : rc;
+}
+
+int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
+{
+    struct perf__coherence *c = &cache->coherence;
+    int rc = PERF_OK;
+    if (ask_ms != -1 && ask_ms != 0 &&
+        (rc = perf__check_range("coherence_ms", ask_ms, MIN_ASK_MS, MAX_ASK_MS)))
+        return rc;
+    if (pthread_mutex_init(&c->mutex, NULL))
+        return perf__fail_nomem("the locks of what other processes change");
+    if (perf__cond_init(&c->wake)) {
+        pthread_mutex_destroy(&c->mutex);
+        return perf__fail_nomem("the locks of what other processes change");
+    }
+    c->ready = true;
+    c->ask_ms = ask_ms ? ask_ms : ASK_MS;
+    bool needed = false;
+    for (size_t i = 0; i < cache->tier_count && !rc; i++) {
+        rc = listen_to(cache, i, ask_ms);
+        needed |= c->hearing[i].remote || c->hearing[i].listens || c->hearing[i].asked;
+    }
+    if (rc || !needed)
+        return rc;
+    if (perf__thread_start(&c->thread, "perf-coherence", run, cache))
+        return perf__fail(PERF_EUNAVAILABLE, "no thread could be started to hear what other "
+                                             "processes change; raise the limit of threads");
+    c->running = true;
+    return PERF_OK;
+}
+
+void perf__coherence_close(perf_cache *cache)
+{
+    struct perf__coherence *c = &cache->coherence;
+    if (!c->running)
+        return;
+    pthread_mutex_lock(&c->mutex);
+    c->stops = true;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+    pthread_join(c->thread, NULL);
+    c->running = false;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * coherence.h - what other processes do to the tiers that this one shares with them.
+ *
+ * A tier that can tell (perf_store_vtable.listen) is believed: what it names is
+ * dropped from memory, what it marks is dead, and when it could not tell for a
+ * while, memory forgets everything that may have changed meanwhile. A tier that cannot is
+ * asked for its marks every now and then, and memory keeps what came from it for
+ * so long only. libperf-coherence(7) says what that is worth to a reader.
+ *
+ * One thread a cache, only when there is a shared tier to care for. The listeners' functions run
+ * on the stores' threads.
+ */
+#ifndef PERF_CACHE_COHERENCE_H
+#define PERF_CACHE_COHERENCE_H
+
+#include <libperf/backend/store.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "tier.h"
+
+/* One tier, heard or asked. */
+struct perf__hearing {
+    perf_cache *cache;
+    struct perf__tier *tier;
+    perf_store_listener listener;
+    bool remote;  /* other machines write to it */
+    bool listens; /* it tells by itself */
+    bool asked;   /* it does not, so it is asked */
+    _Atomic bool deaf, gap;
+    _Atomic uint64_t heard, gaps;
+};
+
+struct perf__coherence {
+    int64_t ask_ms; /* how long memory may be behind a tier that does not tell */
+    struct perf__hearing hearing[8];
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    bool ready, running, stops; /* the latter two under the mutex */
+};
+
+/* Begins to listen to the tiers of a cache; starts the thread if one of them needs it. ask_ms as
+ * perf_cache_options.coherence_ms. */
+int perf__coherence_open(perf_cache *cache, int64_t ask_ms);
+/* Stops the thread. Stores may go on telling until they are closed. */
+void perf__coherence_close(perf_cache *cache);
+
+/* One round of what the thread does: repairs, marks, gaps. For perf_cache_maintain, too. */
+void perf__coherence_tick(perf_cache *cache);
+
+/* Takes in a mark that a tier knows: a perf_store_mark_fn with the cache as ctx. */
+int perf__coherence_take_mark(void *cache, int64_t kind, perf_bytes name, int64_t stamp_ms);
+
+#endif
