@@ -111,7 +111,7 @@ typedef struct perf_pool_options {
     int64_t idle_timeout_ms;              /**< idle connections above min_idle are closed after
                                                this; default 600000; -1: never */
     int64_t validate_after_ms;            /**< a connection that was idle this long is validated
-                                               before it is lent; default 500; -1: never */
+                                               before it is lent; default 1000; -1: never */
     int64_t validate_timeout_ms;          /**< handed to validate; default 1000 */
     int64_t keep_alive_ms;                /**< idle connections are validated this often, so that
                                                nothing between here and there forgets them;
@@ -269,7 +269,7 @@ typedef struct perf_pool_holder {
     const char *key; /**< "" without one; lives until this thread's next
                           perf_pool_get_holder */
     int64_t thread;  /**< the system's id of the thread that borrowed it */
-    int64_t held_ms; /**< for how long */
+    int64_t held_ms; /**< for how long; without leak_ms it may be up to a second too much */
     int64_t is_leak; /**< 1: longer than leak_ms */
     void *conn;      /**< to be looked at, not used */
 } perf_pool_holder;

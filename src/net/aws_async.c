@@ -194,14 +194,21 @@ static void postpone(perf_aws_operation *op, int64_t delay_ms)
         finish(op, perf__aws_give_up(&op->call, rc), NULL);
 }
 
+/* What an operation is told that shall not go on. */
+static int fail_stopped(perf_aws *aws)
+{
+    return atomic_load(&aws->closing) ? perf__fail(PERF_ECLOSED, "the client is being closed")
+                                      : perf__fail(PERF_ECANCELED, "the call was cancelled");
+}
+
 static void on_http_done(void *ctx, int status, perf_http_reply *reply)
 {
     perf_aws_operation *op = ctx;
     perf_aws_reply *answer = NULL;
     bool again;
     int64_t delay_ms;
-    if (status == PERF_ECANCELED && atomic_load(&op->aws->closing))
-        status = perf__fail(PERF_ECLOSED, "the client is being closed");
+    if (status == PERF_ECANCELED)
+        status = fail_stopped(op->aws);
     int rc = perf__aws_judge(&op->call, status, reply, &again, &delay_ms, &answer);
     if (again)
         postpone(op, delay_ms);
@@ -249,8 +256,7 @@ static void send_attempt(perf_aws_operation *op, bool may_wait)
         pthread_mutex_unlock(&aws->mutex);
         perf_http_call_release(before);
         perf_http_call *http = NULL;
-        rc = stop ? perf__fail(PERF_ECANCELED, "the call was cancelled")
-                  : perf_http_start(aws->http, &c->http, &http);
+        rc = stop ? fail_stopped(aws) : perf_http_start(aws->http, &c->http, &http);
         bool failed = rc;
         pthread_mutex_lock(&aws->mutex);
         if (!failed && op->stage == STAGE_SENT && !op->http) {
@@ -294,15 +300,12 @@ static void *thread_main(void *argument)
         }
         take_out(&aws->due, NULL, op);
         op->stage = STAGE_SENT;
-        bool closing = atomic_load(&aws->closing), cancelled = op->cancelled;
+        bool stop = op->cancelled || atomic_load(&aws->closing);
         pthread_mutex_unlock(&aws->mutex);
-        if (closing || cancelled) {
-            int rc = closing ? perf__fail(PERF_ECLOSED, "the client is being closed")
-                             : perf__fail(PERF_ECANCELED, "the call was cancelled");
-            finish(op, perf__aws_give_up(&op->call, rc), NULL);
-        } else {
+        if (stop)
+            finish(op, perf__aws_give_up(&op->call, fail_stopped(aws)), NULL);
+        else
             send_attempt(op, true);
-        }
         pthread_mutex_lock(&aws->mutex);
     }
     pthread_mutex_unlock(&aws->mutex);

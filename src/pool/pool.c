@@ -17,7 +17,7 @@
 #include "../base/fork.h"
 #include "../base/status.h"
 
-static const int64_t DAY_MS = 86400000;
+static const int64_t SECOND_MS = 1000, DAY_MS = 86400000;
 
 static void use_default(uint64_t *field, uint64_t value)
 {
@@ -50,7 +50,7 @@ static int take_options(const perf_pool_options *given, perf_pool_options *o,
     use_default(&o->max_opening, 2);
     use_default_ms(&o->max_lifetime_ms, 1800000);
     use_default_ms(&o->idle_timeout_ms, 600000);
-    use_default_ms(&o->validate_after_ms, 500);
+    use_default_ms(&o->validate_after_ms, SECOND_MS);
     use_default_ms(&o->validate_timeout_ms, 1000);
     use_default_ms(&o->keep_alive_ms, 120000);
     use_default(&o->max_waiting, 10000);
@@ -89,6 +89,14 @@ static int64_t quiet_ms(const perf_pool *pool)
     return quiet;
 }
 
+/* Is a time of use that is up to a second old good enough for all who ask for it? */
+static bool by_seconds(const perf_pool *pool)
+{
+    const perf_pool_options *o = &pool->options;
+    return pool->system_clock && pool->quiet_ms >= SECOND_MS && o->leak_ms <= 0 &&
+           (o->idle_timeout_ms < 0 || o->idle_timeout_ms >= 10 * SECOND_MS);
+}
+
 int perf__pool_init(perf_pool *pool, const perf_pool_options *options,
                     const struct perf__host *host, perf_pool *root)
 {
@@ -109,6 +117,7 @@ int perf__pool_init(perf_pool *pool, const perf_pool_options *options,
         pool->vtable = root->vtable;
         pool->ctx = root->ctx;
         pool->quiet_ms = root->quiet_ms;
+        pool->by_seconds = root->by_seconds;
     }
     perf__pool_gate(pool, atomic_load(&root->gate) & ~(uint32_t)GATE_STARVING, true);
     atomic_store(&pool->fencing, perf__fence_symmetric);
@@ -217,6 +226,7 @@ int perf_pool_open(const perf_pool_options *options, perf_pool **out)
     if (rc)
         goto fail;
     pool->quiet_ms = quiet_ms(pool);
+    pool->by_seconds = by_seconds(pool);
     pool->secret = perf__hash_random_key();
     if (perf__histogram_init(&pool->waits, &pool->host.allocator) ||
         perf__histogram_init(&pool->opens, &pool->host.allocator)) {

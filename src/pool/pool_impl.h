@@ -15,7 +15,12 @@
  * fence by themselves (`fencing`). Dice, Huang and Yang, "Asymmetric Dekker
  * synchronization" (2001) is the idea; see fence.h.
  *
- * The second trick: who comes from outside may take an idle connection before
+ * The second trick: the coarse clock costs twice as much as all the rest of an acquire, and
+ * time(2) a fifth of it. A connection that was lent in this very second of the wall clock was in
+ * use less than a second ago, so unless somebody wants to know better (`by_seconds`), one look at
+ * the clock a second is enough.
+ *
+ * The third trick: who comes from outside may take an idle connection before
  * those who wait, for waking a thread takes longer than some connections are
  * held. But when the first of the queue has been that for POOL_PATIENCE_NS, the
  * gate closes: everybody queues and connections are handed over in order, until
@@ -74,7 +79,8 @@ struct perf__slot {
     perf_pool *pool;
     _Atomic int64_t since_ms; /* when it was last lent */
     _Atomic int64_t expires_ms;
-    _Atomic uint64_t uses; /* how often; survives the connection */
+    _Atomic int64_t second; /* of the wall clock, in which it may be lent without a look at the
+                               exact time; see perf_pool.by_seconds */
     _Atomic(const char *) who;
     _Atomic int32_t thread;
     _Atomic uint32_t doomed; /* WHY_...: end it when it is free */
@@ -139,6 +145,7 @@ struct perf_pool {
     int64_t quiet_ms;                 /* a connection lent so recently is lent without a look */
     _Atomic uint32_t fencing;         /* releasers must fence and look at queue_len */
     bool system_clock;
+    bool by_seconds; /* the time need be known to a second only */
     _Atomic uint32_t gate;
     uint64_t fork_generation;
     perf_clock clock;

@@ -3,10 +3,11 @@
  * pool_lend.c - the fast path: lending a connection and taking it back.
  *
  * Alone, an acquire is a look at what this thread had last, one compare-and-swap
- * and one reading of the coarse clock; a release is a plain store. Statistics
+ * and a look at the second that it is; a release is a plain store. Statistics
  * live in the slot, in the line that both write anyway. Any thread.
  */
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../base/clock.h"
@@ -52,6 +53,8 @@ static struct perf__slot *remembered(const perf_pool *pool)
 
 /* ------------------------------------------------------------------ acquire */
 
+enum { A_SECOND = 1000 };
+
 static inline __attribute__((always_inline)) int64_t now_ms(const perf_pool *pool)
 {
     struct timespec t;
@@ -76,11 +79,9 @@ bool perf__pool_is_fresh(struct perf__slot *slot, int64_t now_ms)
 
 /* A store that changes nothing is left out: a store costs more than a comparison here, for the next
  * compare-and-swap waits until all stores have reached the cache. */
-static inline __attribute__((always_inline)) void stamp(struct perf__slot *slot, const char *who,
-                                                        int64_t now_ms)
+static inline __attribute__((always_inline)) void stamp_borrower(struct perf__slot *slot,
+                                                                 const char *who)
 {
-    if (UNLIKELY(atomic_load_explicit(&slot->since_ms, memory_order_relaxed) != now_ms))
-        atomic_store_explicit(&slot->since_ms, now_ms, memory_order_relaxed);
     if (UNLIKELY(atomic_load_explicit(&slot->who, memory_order_relaxed) != who))
         atomic_store_explicit(&slot->who, who, memory_order_relaxed);
     int32_t id = thread_id;
@@ -88,9 +89,30 @@ static inline __attribute__((always_inline)) void stamp(struct perf__slot *slot,
         atomic_store_explicit(&slot->thread, id ? id : ask_thread_id(), memory_order_relaxed);
 }
 
+/* second: what time(2) said before now_ms was read, or 0. */
+static inline __attribute__((always_inline)) void stamp(struct perf__slot *slot, const char *who,
+                                                        int64_t now_ms, int64_t second)
+{
+    if (UNLIKELY(atomic_load_explicit(&slot->since_ms, memory_order_relaxed) != now_ms))
+        atomic_store_explicit(&slot->since_ms, now_ms, memory_order_relaxed);
+    if (atomic_load_explicit(&slot->expires_ms, memory_order_relaxed) - now_ms <= A_SECOND)
+        second = 0;
+    if (atomic_load_explicit(&slot->second, memory_order_relaxed) != second)
+        atomic_store_explicit(&slot->second, second, memory_order_relaxed);
+    stamp_borrower(slot, who);
+}
+
 void perf__pool_stamp(struct perf__slot *slot, const char *who, int64_t now_ms)
 {
-    stamp(slot, who, now_ms);
+    stamp(slot, who, now_ms, 0);
+}
+
+/* Was it lent in this second, and is there no reason to look at it? */
+static inline __attribute__((always_inline)) bool is_fresh_by_second(const struct perf__slot *slot,
+                                                                     int64_t second)
+{
+    return second && atomic_load_explicit(&slot->second, memory_order_relaxed) == second &&
+           !atomic_load_explicit(&slot->doomed, memory_order_relaxed);
 }
 
 /* From the first slot on, so that the last ones become idle for long and can be closed. */
@@ -186,7 +208,7 @@ static __attribute__((noinline)) int acquire_slowly(perf_pool *pool, struct perf
         now = perf__now_ms(&pool->clock);
         if (!why) {
             perf__pool_remember(slot);
-            stamp(slot, who, now);
+            stamp(slot, who, now, 0);
             *conn = atomic_load_explicit(&slot->conn, memory_order_relaxed);
             return PERF_OK;
         }
@@ -201,6 +223,19 @@ static __attribute__((noinline)) int acquire_slowly(perf_pool *pool, struct perf
     return perf__pool_wait(pool, who, timeout_ms, conn);
 }
 
+/* The slot is claimed; the exact time decides. Apart, so that the usual case needs no stack. */
+static __attribute__((noinline)) int acquire_by_clock(perf_pool *pool, struct perf__slot *slot,
+                                                      int64_t second, const char *who,
+                                                      int64_t timeout_ms, void **conn)
+{
+    int64_t now = now_ms(pool);
+    if (UNLIKELY(!is_fresh(pool, slot, now)))
+        return acquire_slowly(pool, slot, who, timeout_ms, conn);
+    stamp(slot, who, now, second);
+    *conn = atomic_load_explicit(&slot->conn, memory_order_relaxed);
+    return PERF_OK;
+}
+
 static inline __attribute__((always_inline)) int acquire(perf_pool *pool, const char *who,
                                                          int64_t timeout_ms, void **conn)
 {
@@ -213,10 +248,10 @@ static inline __attribute__((always_inline)) int acquire(perf_pool *pool, const 
                atomic_load_explicit(&pool->open_generation, memory_order_relaxed) ==
                    perf__fork_generation)) {
         if (LIKELY(perf__slot_claim(slot, SLOT_BORROWED))) {
-            int64_t now = now_ms(pool);
-            if (UNLIKELY(!is_fresh(pool, slot, now)))
-                return acquire_slowly(pool, slot, who, timeout_ms, conn);
-            stamp(slot, who, now);
+            int64_t second = pool->by_seconds ? (int64_t)time(NULL) : 0;
+            if (UNLIKELY(!is_fresh_by_second(slot, second)))
+                return acquire_by_clock(pool, slot, second, who, timeout_ms, conn);
+            stamp_borrower(slot, who);
             *conn = atomic_load_explicit(&slot->conn, memory_order_relaxed);
             return PERF_OK;
         }

@@ -240,6 +240,7 @@ static void distrust(perf_pool *root)
             if (since > atomic_load_explicit(&slot->quiet_since_ms, memory_order_relaxed))
                 atomic_store_explicit(&slot->quiet_since_ms, since, memory_order_relaxed);
             atomic_store_explicit(&slot->since_ms, INT64_MIN / 4, memory_order_relaxed);
+            atomic_store_explicit(&slot->second, 0, memory_order_relaxed);
             atomic_store_explicit(&slot->alive_ms, INT64_MIN / 4, memory_order_relaxed);
             perf__slot_set(slot, SLOT_IDLE);
         }

@@ -268,6 +268,7 @@ int perf__pool_open_slot(struct perf__slot *slot, int64_t timeout_ms, uint32_t a
                               memory_order_relaxed);
         atomic_store_explicit(&slot->conn, conn, memory_order_relaxed);
         atomic_store_explicit(&slot->since_ms, now, memory_order_relaxed);
+        atomic_store_explicit(&slot->second, 0, memory_order_relaxed);
         atomic_store_explicit(&slot->alive_ms, now, memory_order_relaxed);
         atomic_store_explicit(&slot->quiet_since_ms, now, memory_order_relaxed);
         watch(slot);

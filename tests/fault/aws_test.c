@@ -323,7 +323,7 @@ Test(aws_fault, cancelled_and_closed_under_way)
     closed(&h, aws);
     cr_assert_lt(now_ms() - begin, 3000);
     cr_assert_eq(atomic_load(&e.calls), 5);
-    cr_assert_eq(atomic_load(&e.status), PERF_ECLOSED);
+    cr_assert_eq(atomic_load(&e.status), PERF_ECLOSED, "%s", perf_strerror(atomic_load(&e.status)));
     aws_home_end(&h);
     peer_stop(&p);
     test_leaks_end(&leaks);

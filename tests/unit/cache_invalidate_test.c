@@ -154,10 +154,10 @@ Test(invalidate, costs_the_same_for_many_and_frees_later)
         cr_assert_eq(by_tag ? perf_cache_invalidate_tag(cache, "mass")
                             : perf_cache_invalidate_user(cache, "ann"),
                      PERF_OK);
-        /* The call may pay one instalment of upkeep, and no more. */
+        /* The call may pay one instalment of upkeep, the entries of 32 buckets, and no more. */
         perf_cache_stats s = stats_of(cache, NULL);
-        cr_assert_leq(s.invalidations - before, 64);
-        cr_assert_geq(s.entries, N + 1000u - 64);
+        cr_assert_leq(s.invalidations - before, 32 * 64);
+        cr_assert_geq(s.entries, N + 1000u - 32 * 64);
         char buf[8];
         size_t len;
         for (int i = 0; i < N; i += 97)

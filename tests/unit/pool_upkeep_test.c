@@ -181,15 +181,15 @@ Test(pool_upkeep, validation_is_due_after_a_while)
     struct backend b;
     backend_open(&b, &link_full, of_size(2), true);
     give(&b, borrow(&b, 5000));
-    test_host_advance(&b.th, 499);
+    test_host_advance(&b.th, 999);
     give(&b, borrow(&b, 5000));
     cr_assert_eq(atomic_load(&b.validations), 0);
-    test_host_advance(&b.th, 500);
+    test_host_advance(&b.th, 1000);
     struct link *link = borrow(&b, 5000);
     cr_assert_eq(link->number, 1);
     cr_assert_eq(atomic_load(&b.validations), 1);
     give(&b, link);
-    test_host_advance(&b.th, 500);
+    test_host_advance(&b.th, 1000);
     atomic_store(&b.fail_validate, 1);
     link = borrow(&b, 5000);
     cr_assert_eq(link->number, 2);
