@@ -112,15 +112,19 @@ typedef struct perf_cache_options {
                                   default 2 */
     uint64_t max_namespaces; /**< names of namespaces come from callers: bound; default 1024 */
     const perf_host *host;   /**< allocator, clock, log; NULL: malloc, the system's, silence */
+    int64_t coherence_ms;    /**< a shared tier that cannot tell what other processes change (DynamoDB,
+                                  SQLite) is asked again after this: memory is never further
+                                  behind it; 10 or more, or -1: memory keeps what it has. Default
+                                  5000 for remote tiers and -1 for SQLite */
 } perf_cache_options;
-#define PERF_CACHE_OPTIONS_INIT                                     \
-    {                                                               \
-        sizeof(perf_cache_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+#define PERF_CACHE_OPTIONS_INIT                                        \
+    {                                                                  \
+        sizeof(perf_cache_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /**
  * Opens a cache. options may be NULL: 64 MiB of memory and nothing below.
- * Starts no thread. *out is the caller's, to be closed with perf_cache_close.
+ * Starts no thread, but one when a tier is remote or coherence_ms asks for it. *out is the caller's, to be closed with perf_cache_close.
  * Errors: PERF_EINVAL names the field, the value and the fix; PERF_ENOMEM;
  * PERF_EIO or what a tier's open said. Since 1.0.
  */
@@ -388,10 +392,15 @@ typedef struct perf_namespace_options {
                                      thousandths; 1000 is the paper's optimum; 0: off */
     int64_t refresh_ahead_percent;  /**< refresh in the background when this share of the
                                      life has passed and the key is read; 1..99; 0: off */
+    int64_t lease_ms;               /**< with a shared tier that keeps leases (Redis, DynamoDB) one
+                                     process loads a key while the others wait for it, for at most
+                                     this: then another may load. It saves work and proves nothing;
+                                     what a slow loader brings later is left out. Default 5000;
+                                     -1: each process loads by itself */
 } perf_namespace_options;
-#define PERF_NAMESPACE_OPTIONS_INIT                                     \
-    {                                                                   \
-        sizeof(perf_namespace_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+#define PERF_NAMESPACE_OPTIONS_INIT                                        \
+    {                                                                      \
+        sizeof(perf_namespace_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /**

@@ -63,22 +63,13 @@ static void has_left(void *ctx, int reason, const struct perf__entry_view *entry
 
 /* -------------------------------------------------------------------- open */
 
-static int restore_mark(void *ctx, int64_t kind, perf_bytes name, int64_t stamp)
-{
-    perf_cache *cache = ctx;
-    if (kind < PERF__MARK_ALL || kind > PERF__MARK_PATTERN)
-        return 0;
-    return perf__marks_restore(&cache->marks, (int)kind, name.data, name.len, stamp);
-}
-
 static int open_tier(perf_cache *cache, const perf_tier_options *options)
 {
     struct perf__tier **tier = &cache->tiers[cache->tier_count];
     int rc = perf__tier_open(options, &cache->host, cache->background, &cache->marks, tier);
-    if (rc)
-        return rc;
-    cache->tier_count++;
-    return perf__tier_marks(*tier, restore_mark, cache);
+    if (!rc)
+        cache->tier_count++;
+    return rc;
 }
 
 static int open_tiers(perf_cache *cache, const perf_cache_options *options)
@@ -137,6 +128,7 @@ static int check_options(perf_cache_options *o)
 static void cache_free(perf_cache *cache)
 {
     perf_allocator allocator = cache->host.allocator;
+    perf__coherence_destroy(&cache->coherence);
     if (cache->memory)
         perf__memory_close(cache->memory);
     perf__events_destroy(&cache->events);
@@ -188,13 +180,14 @@ int perf_cache_open(const perf_cache_options *given, perf_cache **out)
         (rc = perf__events_init(&cache->events, &cache->host)) ||
         (rc = perf__memory_open(&memory, &cache->memory)) ||
         (rc = perf__background_open(&cache->host, options.workers, &cache->background)) ||
-        (rc = open_tiers(cache, &options)))
+        (rc = open_tiers(cache, &options)) ||
+        (rc = perf__coherence_open(cache, options.coherence_ms)))
         goto failed;
-    perf__memory_set_suspect(cache->memory, perf__marks_last(&cache->marks));
     *out = cache;
     return PERF_OK;
 
 failed:
+    perf__coherence_close(cache);
     perf__background_close(cache->background);
     for (size_t i = 0; i < cache->tier_count; i++)
         (void)!perf__tier_close(cache->tiers[i]);
@@ -217,6 +210,7 @@ int perf_cache_close(perf_cache *cache)
         return PERF_OK;
     }
     perf__flights_close(&cache->flights);
+    perf__coherence_close(cache);
     perf__background_close(cache->background);
     int first = PERF_OK;
     for (size_t i = 0; i < cache->tier_count; i++) {
@@ -266,6 +260,7 @@ int64_t perf_cache_maintain(perf_cache *cache, int64_t budget)
     if (perf__cache_check(cache) || budget <= 0)
         return 0;
     int64_t done = sweep_memory(cache, perf__cache_now(cache), budget);
+    perf__coherence_tick(cache);
     if (cache->tier_count && done < budget)
         done += sweep_tiers(cache, (size_t)(budget - done));
     perf__events_deliver(&cache->events);
@@ -298,7 +293,8 @@ int perf_cache_configure_namespace(perf_cache *cache, const char *ns,
         (rc = perf__check_range("soft_timeout_ms", o.soft_timeout_ms, 0, forever)) ||
         (rc = perf__check_range("hard_timeout_ms", o.hard_timeout_ms, 0, forever)) ||
         (rc = perf__check_range("early_refresh_permille", o.early_refresh_permille, 0, 100000)) ||
-        (rc = perf__check_range("refresh_ahead_percent", o.refresh_ahead_percent, 0, 99)))
+        (rc = perf__check_range("refresh_ahead_percent", o.refresh_ahead_percent, 0, 99)) ||
+        (rc = perf__check_range("lease_ms", o.lease_ms, -1, forever)))
         return rc;
     uint64_t known = ((uint64_t)2 << cache->tier_count) - 1;
     if (o.tiers && o.tiers != UINT64_MAX && o.tiers & ~known)

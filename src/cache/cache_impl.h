@@ -22,6 +22,7 @@
 #include "../metrics/counter.h"
 #include "../store/envelope.h"
 #include "background.h"
+#include "coherence.h"
 #include "events.h"
 #include "invalidate.h"
 #include "loader.h"
@@ -30,7 +31,7 @@
 #include "tier.h"
 #include "value.h"
 
-enum { PERF__TIERS_MAX = 8, PERF__ORDER_LOCKS = 64 };
+enum { PERF__ORDER_LOCKS = 64 };
 
 struct perf_cache {
     struct perf__host host;
@@ -45,11 +46,17 @@ struct perf_cache {
     struct perf__background *background;
     struct perf__tier *tiers[PERF__TIERS_MAX];
     size_t tier_count;
+    struct perf__coherence coherence;
     _Atomic uint64_t upkeep_tick; /* spreads upkeep over calls */
     perf__gauge maintaining;      /* 1 while some thread does the tiers' sweep */
     /* Held while memory and the tiers' queues take one write, so that both see the writes of a
      * key in the same order. Only used when there are tiers below. */
     pthread_mutex_t order[PERF__ORDER_LOCKS];
+};
+
+/* Leases of one key by tier: 0 none, or a token. See lease.h. */
+struct perf__leases {
+    uint64_t token[PERF__TIERS_MAX];
 };
 
 /* One call on its way. */
@@ -84,6 +91,19 @@ static inline int64_t perf__cache_now(const perf_cache *cache)
     return perf__now_ms(&cache->host.clock);
 }
 
+/* The hash by which memory knows a key; the lengths have been checked. */
+PERF__INLINE uint64_t perf__key_hash(const struct perf__namespaces *set,
+                                     const struct perf__namespace *ns, const void *user,
+                                     size_t user_len, const void *key, size_t key_len)
+{
+    if (__builtin_expect(!user_len && key_len <= PERF__NH_MAX, 1))
+        return perf__nh(&set->nh, key, key_len, ns->nh_offset);
+    struct perf__sip sip = ns->memory_sip;
+    perf__sip_bytes(&sip, user, user_len);
+    perf__sip_bytes(&sip, key, key_len);
+    return perf__sip_low(&sip);
+}
+
 /* The same in place, for the gets. */
 int perf__op_refuse_key(const void *key, size_t key_len) __attribute__((cold));
 PERF__INLINE int perf__op_begin_inline(struct perf__op *op, perf_cache *cache, const char *ns,
@@ -95,17 +115,9 @@ PERF__INLINE int perf__op_begin_inline(struct perf__op *op, perf_cache *cache, c
     if (__builtin_expect(!key || key_len - 1 >= PERF__KEY_MAX, 0))
         return perf__op_refuse_key(key, key_len);
     size_t user_len = user ? strnlen(user, PERF__NAME_MAX + 1) : 0;
-    uint64_t hash;
-    if (__builtin_expect(!user_len && key_len <= PERF__NH_MAX, 1)) {
-        hash = perf__nh(&cache->namespaces.nh, key, key_len, op->ns->nh_offset);
-    } else {
-        if (user_len > PERF__NAME_MAX)
-            return perf__check_len("user", user_len, 0, PERF__NAME_MAX);
-        struct perf__sip sip = op->ns->memory_sip;
-        perf__sip_bytes(&sip, user, user_len);
-        perf__sip_bytes(&sip, key, key_len);
-        hash = perf__sip_low(&sip);
-    }
+    if (__builtin_expect(user_len > PERF__NAME_MAX, 0))
+        return perf__check_len("user", user_len, 0, PERF__NAME_MAX);
+    uint64_t hash = perf__key_hash(&cache->namespaces, op->ns, user, user_len, key, key_len);
     op->cache = cache;
     op->policy = atomic_load_explicit(&op->ns->policy, memory_order_acquire);
     op->user_text = user_len ? user : NULL;
@@ -203,14 +215,19 @@ struct perf__found {
     perf_store_reply reply;
     struct perf__record record;
     struct perf__hit hit;
+    struct perf__leases leases; /* taken on the way down; see perf__tiers_find */
 };
 
 /*
  * Looks into the tiers below, first to last, and copies what it finds into memory and the
  * tiers above with the life it has left. PERF_OK (perf__found_free it), PERF_MISS, or the
- * first error when no tier had it.
+ * first error when no tier had it. Leases that this took and did not use are in found->leases:
+ * the caller ends them, or loads under them.
  */
 int perf__tiers_find(const struct perf__op *op, int64_t now, struct perf__found *found);
+
+/* The same in tier number i alone. */
+int perf__tier_find(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found);
 
 /* The same for many keys, a batch a tier; statuses[i] and found[i] belong to ops[i]. */
 void perf__tiers_find_many(const struct perf__op *ops, size_t count, int64_t now,

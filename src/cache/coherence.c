@@ -19,6 +19,7 @@ enum {
     ASK_MS = 5000,    /* default of coherence_ms for remote tiers */
     MIN_ASK_MS = 10,
     MAX_ASK_MS = 3600000,
+    SKEW_MS = 100, /* of clocks that NTP keeps; more is documented as wrong */
 };
 
 /* ------------------------------------------------------------- what stores tell */
@@ -79,7 +80,28 @@ static void heard(void *ctx, int deaf)
     pthread_mutex_unlock(&c->mutex);
 }
 
+void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, int64_t now,
+                         int64_t *fresh_until, int64_t *dead_at)
+{
+    const struct perf__coherence *c = &cache->coherence;
+    bool asked = from == SIZE_MAX ? tiers & c->asked && !(tiers & c->listening)
+                                  : c->hearing[from].asked;
+    int64_t end = now + c->ask_ms;
+    if (!asked)
+        return;
+    if (*fresh_until > end)
+        *fresh_until = end;
+    if (*dead_at > end)
+        *dead_at = end;
+}
+
 /* -------------------------------------------------------------------- the thread */
+
+/* As in perf_namespace_options.tiers. */
+static uint64_t bit_of(size_t tier)
+{
+    return (uint64_t)2 << tier;
+}
 
 /* Does the entry's namespace use the tier that could not tell? */
 static bool is_doubtful(void *ctx, const struct perf__entry_view *entry)
@@ -87,8 +109,8 @@ static bool is_doubtful(void *ctx, const struct perf__entry_view *entry)
     const struct perf__hearing *h = ctx;
     const perf_cache *cache = h->cache;
     const struct perf__namespace *ns = perf__namespace_by_id(&cache->namespaces, entry->key.ns);
-    uint64_t bit = (uint64_t)2 << (h - cache->coherence.hearing);
-    return atomic_load_explicit(&ns->policy, memory_order_acquire)->tiers & bit;
+    return atomic_load_explicit(&ns->policy, memory_order_acquire)->tiers &
+           bit_of((size_t)(h - cache->coherence.hearing));
 }
 
 /* It is heard again: first the marks that were missed, then everything else that may be old. */
@@ -167,6 +189,10 @@ static int listen_to(perf_cache *cache, size_t i, int64_t ask_ms)
     int rc = perf__tier_listen(h->tier, &h->listener);
     h->listens = rc == PERF_OK;
     h->asked = rc == PERF_EUNSUPPORTED && (ask_ms > 0 || (!ask_ms && h->remote));
+    if (h->listens)
+        cache->coherence.listening |= bit_of(i);
+    if (h->asked)
+        cache->coherence.asked |= bit_of(i);
     return rc == PERF_EUNSUPPORTED ? PERF_OK : rc;
 }
 
@@ -188,7 +214,16 @@ int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
     bool needed = false;
     for (size_t i = 0; i < cache->tier_count && !rc; i++) {
         rc = listen_to(cache, i, ask_ms);
+        if (c->hearing[i].remote)
+            cache->marks.ahead_ms = SKEW_MS;
         needed |= c->hearing[i].remote || c->hearing[i].listens || c->hearing[i].asked;
+    }
+    for (size_t i = 0; i < cache->tier_count && !rc; i++) {
+        rc = perf__tier_marks(cache->tiers[i], perf__coherence_take_mark, cache);
+        if (rc && c->hearing[i].remote) { /* it may be back soon: nothing of it is believed till then */
+            atomic_store(&c->hearing[i].gap, true);
+            rc = PERF_OK;
+        }
     }
     if (rc || !needed)
         return rc;
@@ -210,4 +245,13 @@ void perf__coherence_close(perf_cache *cache)
     pthread_mutex_unlock(&c->mutex);
     pthread_join(c->thread, NULL);
     c->running = false;
+}
+
+void perf__coherence_destroy(struct perf__coherence *c)
+{
+    if (!c->ready)
+        return;
+    pthread_cond_destroy(&c->wake);
+    pthread_mutex_destroy(&c->mutex);
+    c->ready = false;
 }

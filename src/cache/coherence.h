@@ -14,12 +14,14 @@
 #ifndef PERF_CACHE_COHERENCE_H
 #define PERF_CACHE_COHERENCE_H
 
-#include <libperf/backend/store.h>
+#include <libperf/cache.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "tier.h"
+
+enum { PERF__TIERS_MAX = 8 };
 
 /* One tier, heard or asked. */
 struct perf__hearing {
@@ -35,7 +37,9 @@ struct perf__hearing {
 
 struct perf__coherence {
     int64_t ask_ms; /* how long memory may be behind a tier that does not tell */
-    struct perf__hearing hearing[8];
+    uint64_t listening, asked; /* tiers of the one and of the other kind, as bits of a
+                                  namespace's tiers */
+    struct perf__hearing hearing[PERF__TIERS_MAX];
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -47,6 +51,13 @@ struct perf__coherence {
 int perf__coherence_open(perf_cache *cache, int64_t ask_ms);
 /* Stops the thread. Stores may go on telling until they are closed. */
 void perf__coherence_close(perf_cache *cache);
+/* After the stores are closed. */
+void perf__coherence_destroy(struct perf__coherence *coherence);
+
+/* Ends the life in memory of what tier `from` had (SIZE_MAX: of what is written here), if others may
+ * change it without our being told. */
+void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, int64_t now,
+                         int64_t *fresh_until, int64_t *dead_at);
 
 /* One round of what the thread does: repairs, marks, gaps. For perf_cache_maintain, too. */
 void perf__coherence_tick(perf_cache *cache);

@@ -8,6 +8,7 @@
  * instead of joining. Any thread; see loader.h for the lock.
  */
 #include "flight.h"
+#include "lease.h"
 
 #include <string.h>
 
@@ -244,12 +245,16 @@ static void store_value(struct perf__flight *f, int64_t now)
     f->write.len = f->load.len;
     f->write.fresh_until = life.fresh_until;
     f->write.dead_at = life.dead_at;
+    f->write.leases = f->leases.token;
     f->hit = (struct perf__hit){.fresh_until = life.fresh_until,
                                 .dead_at = life.dead_at,
                                 .born = now,
                                 .load_ms = f->write.load_ms};
-    if (outdated(f) || perf__write_all(op, now, &f->write, &f->hit.version) == PERF_ECONFLICT)
+    int rc = outdated(f) ? PERF_ECONFLICT : perf__write_all(op, now, &f->write, &f->hit.version);
+    if (rc == PERF_ECONFLICT)
         perf__count(op, PERF__LOADS_DISCARDED, 1);
+    else
+        f->leases = (struct perf__leases){{0}}; /* the writes have ended them */
 }
 
 /* Remembers a failure or "no such thing" for a while, where the namespace wants it. */
@@ -329,6 +334,14 @@ void perf__flight_leave(struct perf__flight *f)
     block_on(NULL);
 }
 
+static void land_found(struct perf__flight *f, const struct perf__found *found)
+{
+    int rc = perf_load_set(&f->load, found->record.value.data, found->record.value.len);
+    f->hit = found->hit;
+    perf__count(&f->op, PERF__TIER_HITS, 1);
+    perf__flight_land(f, rc);
+}
+
 /* Looks below before loading. True when the value was there and the flight has landed. */
 static bool landed_from_tiers(struct perf__flight *f)
 {
@@ -338,12 +351,11 @@ static bool landed_from_tiers(struct perf__flight *f)
     struct perf__found found;
     int64_t now = perf__cache_now(cache);
     bool landed = false;
-    if (perf__tiers_find(&f->op, now, &found) == PERF_OK) {
+    int rc = perf__tiers_find(&f->op, now, &found);
+    f->leases = found.leases;
+    if (rc == PERF_OK) {
         if (found.hit.kind == PERF__ENTRY_VALUE && now < found.hit.fresh_until) {
-            int rc = perf_load_set(&f->load, found.record.value.data, found.record.value.len);
-            f->hit = found.hit;
-            perf__count(&f->op, PERF__TIER_HITS, 1);
-            perf__flight_land(f, rc);
+            land_found(f, &found);
             landed = true;
         } else if (found.hit.kind == PERF__ENTRY_VALUE && !f->stale) {
             perf_value *stale = NULL;
@@ -380,11 +392,75 @@ bool perf__flight_landed_meanwhile(struct perf__flight *f)
     return landed;
 }
 
+/* Has another process brought the value since we looked? Asks the first tier with leases only. */
+static bool landed_from_others(struct perf__flight *f)
+{
+    const struct perf__op *op = &f->op;
+    size_t tier = 0;
+    while (tier < op->cache->tier_count && !perf__lease_wanted(op, tier))
+        tier++;
+    if (f->refresh || tier == op->cache->tier_count)
+        return false;
+    struct perf__found found;
+    int64_t now = perf__cache_now(op->cache);
+    bool landed = perf__tier_find(op, now, tier, &found) == PERF_OK &&
+                  found.hit.kind == PERF__ENTRY_VALUE && now < found.hit.fresh_until;
+    if (landed)
+        land_found(f, &found);
+    perf__found_free(&found);
+    return landed;
+}
+
+/* Sleeps for a while. False: nobody waits for this flight any more. */
+static bool pause_for(struct perf__flight *f, int64_t ms)
+{
+    struct perf__flights *flights = &f->op.cache->flights;
+    int64_t until = perf__earlier(perf__deadline_after(ms), f->give_up_at);
+    pthread_mutex_lock(&flights->mutex);
+    while (perf__cond_wait(&f->done_cond, &flights->mutex, until))
+        continue;
+    pthread_mutex_unlock(&flights->mutex);
+    return !atomic_load(&f->cancelled) && until != f->give_up_at;
+}
+
+/*
+ * One process loads, the others wait until it has, or died, or our own time is over. True: the
+ * flight has landed with what another brought, or is a refresh that another does.
+ */
+static bool left_to_others(struct perf__flight *f)
+{
+    enum { FIRST_MS = 2, LAST_MS = 50 };
+    const struct perf__op *op = &f->op;
+    int64_t wait_ms = FIRST_MS;
+    if (!op->cache->tier_count)
+        return false;
+    while (perf__leases_take(op, &f->leases) == PERF_EBUSY) {
+        if (f->refresh) {
+            perf__flight_land(f, PERF_EBUSY);
+            return true;
+        }
+        if (!pause_for(f, wait_ms))
+            return false;
+        if (landed_from_others(f))
+            return true;
+        wait_ms = wait_ms < LAST_MS ? wait_ms * 2 : LAST_MS;
+    }
+    /* Whoever had it before may have brought the value between our look and our lease. */
+    return landed_from_others(f);
+}
+
+static void load(struct perf__flight *f);
+
 void perf__flight_run(struct perf__flight *f)
 {
+    if (!perf__flight_landed_meanwhile(f) && !landed_from_tiers(f) && !left_to_others(f))
+        load(f);
+    perf__leases_end(&f->op, &f->leases);
+}
+
+static void load(struct perf__flight *f)
+{
     perf_cache *cache = f->op.cache;
-    if (perf__flight_landed_meanwhile(f) || landed_from_tiers(f))
-        return;
     perf__flight_enter(f);
     if (!f->refresh)
         perf__count(&f->op, PERF__MISSES, 1);

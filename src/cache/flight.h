@@ -37,6 +37,7 @@ struct perf__flight {
     bool own_ctx;
     struct perf__write write;
     struct perf__watch watch;
+    struct perf__leases leases; /* under which the result is written */
     perf_value *stale; /* what may be served if the load fails */
     perf_load load;
     struct perf__hit hit; /* of the result */

@@ -165,6 +165,11 @@ int perf__marks_add(struct perf__marks *marks, int kind, const void *name, size_
     pthread_rwlock_wrlock(&marks->lock);
     *forgotten = is_full(marks) ? forget_older_half(marks) : 0;
     *stamp = perf__marks_stamp(marks);
+    if (marks->ahead_ms) {
+        int64_t ahead = perf__realtime_coarse_ms(&marks->host->clock) + marks->ahead_ms;
+        if (*stamp < ahead)
+            *stamp = ahead;
+    }
     int rc = put(marks, kind, name, name_len, *stamp);
     if (!rc)
         atomic_store_explicit(&marks->last, *stamp, memory_order_release);

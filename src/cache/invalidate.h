@@ -42,6 +42,7 @@ struct perf__marks {
     struct perf__mark *table;    /* by kind and name */
     struct perf__mark *patterns; /* those of the table that must be tried one by one */
     size_t count, pattern_count;
+    int64_t ahead_ms;     /* by how much marks are ahead of this clock; see perf__marks_add */
     int64_t forgotten;    /* marks up to here may be gone: such entries count as dead */
     _Atomic int64_t last; /* stamp of the newest mark; 0 none */
     _Atomic int64_t now;  /* greatest stamp given out: the wall clock may go back */
@@ -61,7 +62,9 @@ void perf__marks_destroy(struct perf__marks *marks);
 int64_t perf__marks_stamp(struct perf__marks *marks);
 
 /*
- * Makes a mark of this moment; *stamp receives it. When there are too many, the older half is
+ * Makes a mark of this moment, or of ahead_ms later: with tiers that other machines write to, whose
+ * clocks may be ahead of ours by as much, what they wrote before the mark must not outlive it. What
+ * is written here after a mark has a stamp above it all the same. *stamp receives it. When there are too many, the older half is
  * replaced by one mark that kills everything as old as they are, and *forgotten receives its
  * stamp, else 0. PERF_OK, or PERF_ENOMEM with nothing changed.
  */

@@ -79,6 +79,7 @@ struct perf__write {
     uint64_t version; /* for PERF_SET_IF_VERSION */
     uint8_t kind;
     bool is_copy;              /* of what a tier below had: no news for those who watch the key */
+    const uint64_t *leases;    /* by tier, for the tiers below; NULL: none. See lease.h */
     struct perf__watch *watch; /* not NULL: write only if it has not moved, else PERF_ECONFLICT */
 };
 

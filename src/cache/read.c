@@ -4,6 +4,7 @@
  * what was found there. Any thread; a memory hit takes no lock.
  */
 #include "cache_impl.h"
+#include "lease.h"
 #include "memory_plain.h"
 
 #include <string.h>
@@ -139,9 +140,13 @@ static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__
         return PERF_MISS;
     struct perf__marked marked = {record->ns, record->user, record->key, record->tags,
                                   record->stamp_ms};
-    /* A stamp from the future (the clock went back) proves nothing: any mark kills it. */
-    if (record->stamp_ms > wall && record->stamp_ms > perf__marks_last(&cache->marks))
+    /* A stamp from the future (the clock went back, or is wrong over there) proves nothing: any
+     * mark kills it. Those of writers who are a little ahead are no such thing. */
+    if (record->stamp_ms > wall + 2 * cache->marks.ahead_ms &&
+        record->stamp_ms > perf__marks_last(&cache->marks))
         marked.stamp = record->stamp_ms = 1;
+    if (perf__tier_distrusts(cache->tiers[i], marked.stamp))
+        return PERF_MISS;
     return perf__marks_dead(&cache->marks, &marked) ? PERF_MISS : PERF_OK;
 }
 
@@ -151,6 +156,8 @@ static void promote(const struct perf__op *op, int64_t now, size_t i, struct per
 {
     perf_cache *cache = op->cache;
     const struct perf__record *record = &found->record;
+    perf__coherence_cap(cache, op->policy->tiers, i, now, &found->hit.fresh_until,
+                        &found->hit.dead_at);
     struct perf__write write = {
         .data = record->value.data,
         .len = record->value.len,
@@ -174,9 +181,15 @@ static void promote(const struct perf__op *op, int64_t now, size_t i, struct per
                               .expire_ms = record->dead_at_ms};
     perf__op_store_key(op, id, &store_op.key);
     for (size_t above = 0; above < i; above++) {
-        uint64_t ticket;
-        if (perf__op_uses_tier(op, above))
+        uint64_t ticket, *token = &found->leases.token[above];
+        if (!perf__op_uses_tier(op, above))
+            continue;
+        store_op.lease = *token;
+        if (perf__lease_wanted(op, above) && !*token)
+            continue; /* of a batch: without a lease it might undo what another process did */
+        if (*token != PERF__LEASE_OF_OTHERS)
             (void)!perf__tier_submit(cache->tiers[above], &store_op, &ticket);
+        *token = 0; /* the write ends it */
     }
 }
 
@@ -185,6 +198,30 @@ int perf__tiers_find(const struct perf__op *op, int64_t now, struct perf__found 
     int status;
     perf__tiers_find_many(op, 1, now, found, &status);
     return status;
+}
+
+int perf__tier_find(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found)
+{
+    perf_store_key key;
+    uint8_t id[PERF_STORE_ID_SIZE];
+    struct perf__watch watch;
+    *found = (struct perf__found){.reply.allocator = &op->cache->host.allocator};
+    perf__op_store_key(op, id, &key);
+    perf__memory_watch(op->cache->memory, &op->key, &watch);
+    int rc = perf__tier_get(op->cache->tiers[i], &key, &found->reply);
+    if (!rc && !(rc = judge(op, now, i, found)))
+        promote(op, now, i, &watch, found);
+    perf__memory_unwatch(op->cache->memory, &watch);
+    return rc;
+}
+
+/* Is there a tier of the namespace further down? */
+static bool goes_on_below(const struct perf__op *op, size_t i)
+{
+    while (++i < op->cache->tier_count)
+        if (perf__op_uses_tier(op, i))
+            return true;
+    return false;
 }
 
 /* Asks one tier for those of a group that are still missing. */
@@ -234,8 +271,13 @@ void perf__tiers_find_many(const struct perf__op *ops, size_t count, int64_t now
         struct perf__watch watches[GROUP]; /* a write that comes between must win */
         for (size_t i = 0; i < n; i++)
             perf__memory_watch(cache->memory, &ops[first + i].key, &watches[i]);
-        for (size_t tier = 0; tier < cache->tier_count; tier++)
+        for (size_t tier = 0; tier < cache->tier_count; tier++) {
             ask_tier(ops + first, n, now, tier, watches, found + first, statuses + first);
+            /* Before it is read from below: see lease.h. A batch is not worth a call for each key. */
+            if (count == 1 && statuses[0] == PERF_MISS && perf__lease_wanted(ops, tier) &&
+                goes_on_below(ops, tier))
+                (void)!perf__lease_take(ops, tier, &found->leases);
+        }
         for (size_t i = 0; i < n; i++)
             perf__memory_unwatch(cache->memory, &watches[i]);
     }
@@ -251,6 +293,7 @@ void perf__promote(const struct perf__op *op, int64_t now)
         return;
     struct perf__found found;
     (void)!perf__tiers_find(op, now, &found); /* a failing tier has nothing to promote */
+    perf__leases_end(op, &found.leases);
     perf__found_free(&found);
 }
 
@@ -280,6 +323,7 @@ static int get(const struct perf__op *op, const struct perf__out *out)
             now = perf__cache_now(op->cache);
         struct perf__found found;
         status = perf__tiers_find(op, now, &found);
+        perf__leases_end(op, &found.leases);
         if (status == PERF_OK && found.hit.kind == PERF__ENTRY_VALUE &&
             now < found.hit.fresh_until) {
             perf__count(op, PERF__TIER_HITS, 1);

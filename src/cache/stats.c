@@ -78,6 +78,9 @@ int perf_cache_get_tier_stats(perf_cache *cache, size_t tier, perf_tier_stats *o
     if (tier >= cache->tier_count)
         return PERF_MISS;
     perf__tier_stats(cache->tiers[tier], &stats);
+    const struct perf__hearing *hearing = &cache->coherence.hearing[tier];
+    stats.heard = atomic_load_explicit(&hearing->heard, memory_order_relaxed);
+    stats.gaps = atomic_load_explicit(&hearing->gaps, memory_order_relaxed);
     perf__options_give(out, size, &stats, sizeof stats);
     return PERF_OK;
 }

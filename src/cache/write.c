@@ -7,6 +7,7 @@
  * for the tiers' commit happens after it. Any thread.
  */
 #include "cache_impl.h"
+#include "lease.h"
 #include "memory_plain.h"
 
 #include <inttypes.h>
@@ -64,13 +65,14 @@ int perf__write_prepare(const struct perf__op *op, int64_t now, const perf_set_o
 }
 
 /* Queues one change of a key for every tier of the namespace. Under the key's order lock. */
-static void submit(const struct perf__op *op, const perf_store_op *store_op, uint64_t *tickets,
-                   int *statuses)
+static void submit(const struct perf__op *op, perf_store_op *store_op, const uint64_t *leases,
+                   uint64_t *tickets, int *statuses)
 {
     for (size_t i = 0; i < op->cache->tier_count; i++) {
         statuses[i] = PERF_MISS; /* not asked */
         if (!perf__op_uses_tier(op, i))
             continue;
+        store_op->lease = leases ? leases[i] : 0;
         statuses[i] = perf__tier_submit(op->cache->tiers[i], store_op, &tickets[i]);
         if (statuses[i] == PERF_ENOMEM && store_op->kind == PERF_STORE_SET) {
             /* The tier must not go on with the older record; forgetting takes less memory. */
@@ -127,10 +129,12 @@ static void *seal(const struct perf__op *op, int64_t now, const struct perf__wri
 }
 
 /* The part in memory. A value too large for it may still live below. */
-static int put_memory(const struct perf__op *op, int64_t now, const struct perf__write *write,
+static int put_memory(const struct perf__op *op, int64_t now, const struct perf__write *given,
                       uint64_t *version)
 {
     perf_cache *cache = op->cache;
+    struct perf__write own = *given, *write = &own;
+    perf__coherence_cap(cache, op->policy->tiers, SIZE_MAX, now, &own.fresh_until, &own.dead_at);
     if (!perf__op_uses_memory(op)) {
         if (write->mode != PERF_SET_ALWAYS)
             return perf__fail(PERF_EUNSUPPORTED,
@@ -189,7 +193,7 @@ int perf__write_all(const struct perf__op *op, int64_t now, const struct perf__w
         if (lost)
             store_op = (perf_store_op){.kind = PERF_STORE_REMOVE, .key = store_op.key};
         if (rc == PERF_OK || lost)
-            submit(op, &store_op, tickets, statuses);
+            submit(op, &store_op, write->leases, tickets, statuses);
         pthread_mutex_unlock(order);
         perf__free(&cache->host.allocator, envelope);
         if (rc == PERF_OK || lost) {
@@ -218,7 +222,7 @@ int perf__write_negative(const struct perf__op *op, int64_t now, const struct pe
         pthread_mutex_lock(order);
         rc = put_memory(op, now, write, &version);
         if (rc != PERF_ECONFLICT) /* a newer write has come */
-            submit(op, &store_op, tickets, statuses);
+            submit(op, &store_op, NULL, tickets, statuses);
         pthread_mutex_unlock(order);
         if (rc != PERF_ECONFLICT) {
             int tier_rc = wait_for(op, tickets, statuses);
@@ -370,7 +374,7 @@ int perf__delete_all(const struct perf__op *op)
     pthread_mutex_t *order = &cache->order[op->key.hash % PERF__ORDER_LOCKS];
     pthread_mutex_lock(order);
     int rc = perf__memory_delete(cache->memory, &op->key, PERF_EVENT_DELETED);
-    submit(op, &store_op, tickets, statuses);
+    submit(op, &store_op, NULL, tickets, statuses);
     pthread_mutex_unlock(order);
     int tier_rc = wait_for(op, tickets, statuses);
     return tier_rc ? tier_rc : rc;
@@ -391,15 +395,21 @@ int perf_cache_delete(perf_cache *cache, const char *ns, const char *user, const
 
 /* Gives the record of a key in one tier a new life. Under the key's order lock. */
 static int touch_tier(const struct perf__op *op, int64_t now, const struct perf__life *life,
-                      struct perf__tier *tier, uint64_t *ticket)
+                      size_t i, uint64_t *ticket)
 {
     perf_cache *cache = op->cache;
+    struct perf__tier *tier = cache->tiers[i];
+    struct perf__leases leases = {{0}};
     perf_store_reply reply = {.allocator = &cache->host.allocator};
     struct perf__record record;
     perf_store_op store_op = {.kind = PERF_STORE_SET};
     uint8_t id[PERF_STORE_ID_SIZE];
     perf__op_store_key(op, id, &store_op.key);
     void *envelope = NULL;
+    /* Another process may write between our reading and writing: its value must stay. */
+    if (perf__lease_wanted(op, i) && perf__lease_take(op, i, &leases))
+        return PERF_MISS;
+    store_op.lease = leases.token[i];
     int rc = perf__tier_get(tier, &store_op.key, &reply);
     if (rc || perf__envelope_decode(reply.data, reply.len, &record))
         goto out;
@@ -415,7 +425,9 @@ static int touch_tier(const struct perf__op *op, int64_t now, const struct perf_
     store_op.record = (perf_bytes){envelope, size};
     store_op.expire_ms = record.dead_at_ms;
     rc = perf__tier_submit(tier, &store_op, ticket);
+    leases.token[i] = 0;
 out:
+    perf__leases_end(op, &leases);
     perf__free(&cache->host.allocator, envelope);
     perf__reply_free(&reply);
     return rc;
@@ -444,10 +456,12 @@ int perf_cache_touch(perf_cache *cache, const char *ns, const char *user, const 
     int statuses[PERF__TIERS_MAX];
     pthread_mutex_t *order = &cache->order[op.key.hash % PERF__ORDER_LOCKS];
     pthread_mutex_lock(order);
-    rc = perf__memory_touch(cache->memory, &op.key, now, life.fresh_until, life.dead_at);
+    struct perf__life here = life;
+    perf__coherence_cap(cache, op.policy->tiers, SIZE_MAX, now, &here.fresh_until, &here.dead_at);
+    rc = perf__memory_touch(cache->memory, &op.key, now, here.fresh_until, here.dead_at);
     for (size_t i = 0; i < cache->tier_count; i++)
         statuses[i] = perf__op_uses_tier(&op, i)
-                          ? touch_tier(&op, now, &life, cache->tiers[i], &tickets[i])
+                          ? touch_tier(&op, now, &life, i, &tickets[i])
                           : PERF_MISS;
     pthread_mutex_unlock(order);
     for (size_t i = 0; i < cache->tier_count; i++)
