@@ -139,7 +139,7 @@ void perf__coherence_tick(perf_cache *cache)
     }
 }
 
-static void ask_marks(perf_cache *cache)
+void perf__coherence_ask(perf_cache *cache)
 {
     for (size_t i = 0; i < cache->tier_count; i++)
         if (cache->coherence.hearing[i].asked)
@@ -158,7 +158,7 @@ static void *run(void *ctx)
         perf__coherence_tick(cache);
         int64_t now = perf__deadline_after(1);
         if (now - asked_ms >= ask_every) {
-            ask_marks(cache);
+            perf__coherence_ask(cache);
             asked_ms = now;
         }
         pthread_mutex_lock(&c->mutex);

@@ -187,8 +187,10 @@ static void promote(const struct perf__op *op, int64_t now, size_t i, struct per
         store_op.lease = *token;
         if (perf__lease_wanted(op, above) && !*token)
             continue; /* of a batch: without a lease it might undo what another process did */
-        if (*token != PERF__LEASE_OF_OTHERS)
-            (void)!perf__tier_submit(cache->tiers[above], &store_op, &ticket);
+        if (*token != PERF__LEASE_OF_OTHERS &&
+            !perf__tier_submit(cache->tiers[above], &store_op, &ticket) &&
+            perf__tier_capabilities(cache->tiers[above]) & PERF_STORE_SHARED)
+            perf__tier_push(cache->tiers[above]); /* the others want it, too */
         *token = 0; /* the write ends it */
     }
 }

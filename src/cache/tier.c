@@ -550,6 +550,15 @@ int perf__tier_submit(struct perf__tier *t, const perf_store_op *op, uint64_t *t
     return rc;
 }
 
+void perf__tier_push(struct perf__tier *t)
+{
+    pthread_mutex_lock(&t->mutex);
+    if (t->pending.queue.first && !t->committing && !t->job_queued && !t->closing &&
+        t->background && !perf__background_submit(t->background, &t->job))
+        t->job_queued = true;
+    pthread_mutex_unlock(&t->mutex);
+}
+
 int perf__tier_wait(struct perf__tier *t, uint64_t ticket)
 {
     if (t->behind)

@@ -37,6 +37,9 @@ int perf__tier_submit(struct perf__tier *tier, const perf_store_op *op, uint64_t
  * Write-behind: returns PERF_OK at once. */
 int perf__tier_wait(struct perf__tier *tier, uint64_t ticket);
 
+/* Has what was submitted committed soon, by a background thread, though nobody waits for it. */
+void perf__tier_push(struct perf__tier *tier);
+
 /* Reads, seeing queued changes first. As perf__store_get. A failing store is an error. */
 int perf__tier_get(struct perf__tier *tier, const perf_store_key *key, perf_store_reply *reply);
 int perf__tier_get_many(struct perf__tier *tier, const perf_store_key *keys, size_t count,
