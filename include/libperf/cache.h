@@ -112,10 +112,10 @@ typedef struct perf_cache_options {
                                   default 2 */
     uint64_t max_namespaces; /**< names of namespaces come from callers: bound; default 1024 */
     const perf_host *host;   /**< allocator, clock, log; NULL: malloc, the system's, silence */
-    int64_t coherence_ms;    /**< a shared tier that cannot tell what other processes change (DynamoDB,
-                                  SQLite) is asked again after this: memory is never further
-                                  behind it; 10 or more, or -1: memory keeps what it has. Default
-                                  5000 for remote tiers and -1 for SQLite */
+    int64_t coherence_ms; /**< a shared tier that cannot tell what other processes change (DynamoDB,
+                               SQLite) is asked again after this: memory is never further
+                               behind it; 10 or more, or -1: memory keeps what it has. Default
+                               5000 for remote tiers and -1 for SQLite */
 } perf_cache_options;
 #define PERF_CACHE_OPTIONS_INIT                                        \
     {                                                                  \
@@ -124,9 +124,9 @@ typedef struct perf_cache_options {
 
 /**
  * Opens a cache. options may be NULL: 64 MiB of memory and nothing below.
- * Starts no thread, but one when a tier is remote or coherence_ms asks for it. *out is the caller's, to be closed with perf_cache_close.
- * Errors: PERF_EINVAL names the field, the value and the fix; PERF_ENOMEM;
- * PERF_EIO or what a tier's open said. Since 1.0.
+ * Starts no thread, but one when a tier is remote or coherence_ms asks for it. *out is the
+ * caller's, to be closed with perf_cache_close. Errors: PERF_EINVAL names the field, the value and
+ * the fix; PERF_ENOMEM; PERF_EIO or what a tier's open said. Since 1.0.
  */
 PERF_API int perf_cache_open(const perf_cache_options *options, perf_cache **out);
 
@@ -476,6 +476,16 @@ typedef struct perf_tier_stats {
 
 /** Statistics of tier number tier (0 is the first below memory). PERF_MISS: no such. Since 1.0. */
 PERF_API int perf_cache_get_tier_stats(perf_cache *cache, size_t tier, perf_tier_stats *stats);
+
+/**
+ * Says where a key is, since when, and why a get finds it or does not, as one JSON object for
+ * people who debug: its state in memory and in each tier, whether it is being loaded, and the marks
+ * that concern it (but for those of tags). *len is its length; a zero byte is put behind it.
+ * PERF_ETOOSMALL: buf has less than *len + 1 bytes. It asks every tier. Since 1.0.
+ */
+PERF_API int perf_cache_explain(perf_cache *cache, const char *ns, const char *user,
+                                const void *key, size_t key_len, char *buf, size_t cap,
+                                size_t *len);
 
 /* ------------------------------------------------------------------- upkeep */
 

@@ -226,6 +226,11 @@ struct perf__found {
  */
 int perf__tiers_find(const struct perf__op *op, int64_t now, struct perf__found *found);
 
+/* Believes what tier number i said (found->reply), or not: PERF_OK with record and hit filled, or
+ * PERF_MISS and a word for why. */
+int perf__read_judge(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found,
+                     const char **why);
+
 /* The same in tier number i alone. */
 int perf__tier_find(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found);
 

@@ -15,8 +15,8 @@
 #include "cache_impl.h"
 
 enum {
-    TICK_MS = 250,    /* how soon a tier that is back is told what it missed */
-    ASK_MS = 5000,    /* default of coherence_ms for remote tiers */
+    TICK_MS = 250, /* how soon a tier that is back is told what it missed */
+    ASK_MS = 5000, /* default of coherence_ms for remote tiers */
     MIN_ASK_MS = 10,
     MAX_ASK_MS = 3600000,
     SKEW_MS = 100, /* of clocks that NTP keeps; more is documented as wrong */
@@ -37,8 +37,8 @@ static void changed(void *ctx, const perf_store_key *key)
     if (!ns)
         return; /* nobody here has used it yet */
     const struct perf__key own = {
-        .hash = perf__key_hash(&cache->namespaces, ns, key->user.data, key->user.len,
-                               key->key.data, key->key.len),
+        .hash = perf__key_hash(&cache->namespaces, ns, key->user.data, key->user.len, key->key.data,
+                               key->key.len),
         .user = key->user.data,
         .key = key->key.data,
         .key_len = (uint32_t)key->key.len,
@@ -84,8 +84,8 @@ void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, i
                          int64_t *fresh_until, int64_t *dead_at)
 {
     const struct perf__coherence *c = &cache->coherence;
-    bool asked = from == SIZE_MAX ? tiers & c->asked && !(tiers & c->listening)
-                                  : c->hearing[from].asked;
+    bool asked =
+        from == SIZE_MAX ? tiers & c->asked && !(tiers & c->listening) : c->hearing[from].asked;
     int64_t end = now + c->ask_ms;
     if (!asked)
         return;
@@ -167,8 +167,9 @@ static void *run(void *ctx)
             gap |= atomic_load(&c->hearing[i].gap) && !atomic_load(&c->hearing[i].deaf);
         if (!c->stops)
             perf__cond_wait(&c->wake, &c->mutex,
-                            perf__deadline_after(gap ? MIN_ASK_MS
-                                                 : ask_every < TICK_MS ? ask_every : TICK_MS));
+                            perf__deadline_after(gap                   ? MIN_ASK_MS
+                                                 : ask_every < TICK_MS ? ask_every
+                                                                       : TICK_MS));
     }
     pthread_mutex_unlock(&c->mutex);
     return NULL;
@@ -220,7 +221,8 @@ int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
     }
     for (size_t i = 0; i < cache->tier_count && !rc; i++) {
         rc = perf__tier_marks(cache->tiers[i], perf__coherence_take_mark, cache);
-        if (rc && c->hearing[i].remote) { /* it may be back soon: nothing of it is believed till then */
+        if (rc &&
+            c->hearing[i].remote) { /* it may be back soon: nothing of it is believed till then */
             atomic_store(&c->hearing[i].gap, true);
             rc = PERF_OK;
         }

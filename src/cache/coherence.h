@@ -36,7 +36,7 @@ struct perf__hearing {
 };
 
 struct perf__coherence {
-    int64_t ask_ms; /* how long memory may be behind a tier that does not tell */
+    int64_t ask_ms;            /* how long memory may be behind a tier that does not tell */
     uint64_t listening, asked; /* tiers of the one and of the other kind, as bits of a
                                   namespace's tiers */
     struct perf__hearing hearing[PERF__TIERS_MAX];
@@ -54,8 +54,8 @@ void perf__coherence_close(perf_cache *cache);
 /* After the stores are closed. */
 void perf__coherence_destroy(struct perf__coherence *coherence);
 
-/* Ends the life in memory of what tier `from` had (SIZE_MAX: of what is written here), if others may
- * change it without our being told. */
+/* Ends the life in memory of what tier `from` had (SIZE_MAX: of what is written here), if others
+ * may change it without our being told. */
 void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, int64_t now,
                          int64_t *fresh_until, int64_t *dead_at);
 

@@ -217,6 +217,18 @@ bool perf__flight_join(struct perf__flight *mine, bool waits_for, struct perf__f
     return true;
 }
 
+bool perf__flight_is_listed(const struct perf__op *op)
+{
+    struct perf__flights *flights = &op->cache->flights;
+    struct perf__hash_key uthash_secret = op->cache->secret;
+    struct perf__flight *f;
+    pthread_mutex_lock(&flights->mutex);
+    HASH_FIND(hh, flights->table, &op->key.hash, sizeof op->key.hash, f);
+    bool listed = f && same_key(&f->op, op);
+    pthread_mutex_unlock(&flights->mutex);
+    return listed;
+}
+
 /* ------------------------------------------------------------------ running */
 
 static int loader_status(struct perf__flight *f, int rc)

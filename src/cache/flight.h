@@ -38,7 +38,7 @@ struct perf__flight {
     struct perf__write write;
     struct perf__watch watch;
     struct perf__leases leases; /* under which the result is written */
-    perf_value *stale; /* what may be served if the load fails */
+    perf_value *stale;          /* what may be served if the load fails */
     perf_load load;
     struct perf__hit hit; /* of the result */
     int status;
@@ -59,6 +59,9 @@ void perf__flight_unref(struct perf__flight *f);
  * reference for the caller; mine is consumed. True when it is mine, to be run by the caller. A
  * joiner that waits_for the flight counts as a waiter at once and calls perf__flight_wait. */
 bool perf__flight_join(struct perf__flight *mine, bool waits_for, struct perf__flight **flight);
+
+/* Is this key being loaded? */
+bool perf__flight_is_listed(const struct perf__op *op);
 
 /* Remembers the value in memory as what a flight may fall back to. */
 void perf__flight_attach_stale(struct perf__flight *f, int64_t now);

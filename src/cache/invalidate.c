@@ -199,21 +199,23 @@ static bool killed_by(const struct perf__marks *marks, int kind, perf_bytes name
     return mark && mark->stamp >= stamp;
 }
 
+static bool pattern_matches(const struct perf__mark *mark, const struct perf__marked *entry)
+{
+    const uint8_t *name = mark->key + 1, *end = mark->key + mark->len;
+    const uint8_t *zero = memchr(name, 0, (size_t)(end - name));
+    if (!zero)
+        return false;
+    size_t ns_len = (size_t)(zero - name);
+    if (ns_len && (ns_len != entry->ns.len || memcmp(name, entry->ns.data, ns_len)))
+        return false;
+    return perf__glob_match(zero + 1, (size_t)(end - zero - 1), entry->key.data, entry->key.len);
+}
+
 static bool killed_by_pattern(const struct perf__marks *marks, const struct perf__marked *entry)
 {
-    for (const struct perf__mark *mark = marks->patterns; mark; mark = mark->next_pattern) {
-        if (mark->stamp < entry->stamp)
-            continue;
-        const uint8_t *name = mark->key + 1, *end = mark->key + mark->len;
-        const uint8_t *zero = memchr(name, 0, (size_t)(end - name));
-        if (!zero)
-            continue;
-        size_t ns_len = (size_t)(zero - name);
-        if (ns_len && (ns_len != entry->ns.len || memcmp(name, entry->ns.data, ns_len)))
-            continue;
-        if (perf__glob_match(zero + 1, (size_t)(end - zero - 1), entry->key.data, entry->key.len))
+    for (const struct perf__mark *mark = marks->patterns; mark; mark = mark->next_pattern)
+        if (mark->stamp >= entry->stamp && pattern_matches(mark, entry))
             return true;
-    }
     return false;
 }
 
@@ -241,6 +243,25 @@ bool perf__marks_dead(struct perf__marks *marks, const struct perf__marked *entr
                 (marks->patterns && killed_by_pattern(marks, entry));
     pthread_rwlock_unlock(&marks->lock);
     return dead;
+}
+
+void perf__marks_of(struct perf__marks *marks, const struct perf__marked *entry,
+                    void (*each)(void *ctx, int kind, perf_bytes name, int64_t stamp), void *ctx)
+{
+    pthread_rwlock_rdlock(&marks->lock);
+    if (marks->forgotten)
+        each(ctx, PERF__MARK_ALL, (perf_bytes){"", 0}, marks->forgotten);
+    for (const struct perf__mark *mark = marks->table; mark; mark = mark->hh.next) {
+        perf_bytes name = {mark->key + 1, mark->len - 1};
+        perf_bytes own = mark->key[0] == PERF__MARK_NAMESPACE ? entry->ns
+                         : mark->key[0] == PERF__MARK_USER    ? entry->user
+                                                              : (perf_bytes){"", 0};
+        if (mark->key[0] == PERF__MARK_PATTERN
+                ? pattern_matches(mark, entry)
+                : name.len == own.len && !memcmp(name.data, own.data, own.len))
+            each(ctx, mark->key[0], name, mark->stamp);
+    }
+    pthread_rwlock_unlock(&marks->lock);
 }
 
 void perf__marks_forget(struct perf__marks *marks, int64_t up_to)

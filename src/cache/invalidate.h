@@ -64,9 +64,9 @@ int64_t perf__marks_stamp(struct perf__marks *marks);
 /*
  * Makes a mark of this moment, or of ahead_ms later: with tiers that other machines write to, whose
  * clocks may be ahead of ours by as much, what they wrote before the mark must not outlive it. What
- * is written here after a mark has a stamp above it all the same. *stamp receives it. When there are too many, the older half is
- * replaced by one mark that kills everything as old as they are, and *forgotten receives its
- * stamp, else 0. PERF_OK, or PERF_ENOMEM with nothing changed.
+ * is written here after a mark has a stamp above it all the same. *stamp receives it. When there
+ * are too many, the older half is replaced by one mark that kills everything as old as they are,
+ * and *forgotten receives its stamp, else 0. PERF_OK, or PERF_ENOMEM with nothing changed.
  */
 int perf__marks_add(struct perf__marks *marks, int kind, const void *name, size_t name_len,
                     int64_t *stamp, int64_t *forgotten);
@@ -77,6 +77,11 @@ int perf__marks_restore(struct perf__marks *marks, int kind, const void *name, s
 
 /* Is it dead? */
 bool perf__marks_dead(struct perf__marks *marks, const struct perf__marked *entry);
+
+/* Calls each with the marks that concern an entry, whatever its stamp. Under the lock of the marks.
+ */
+void perf__marks_of(struct perf__marks *marks, const struct perf__marked *entry,
+                    void (*each)(void *ctx, int kind, perf_bytes name, int64_t stamp), void *ctx);
 
 /* All entries with a stamp up to this one have been asked and dealt with: the marks up to it
  * need not be kept. For caches without tiers below. */

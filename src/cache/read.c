@@ -107,15 +107,22 @@ void perf__found_free(struct perf__found *found)
     perf__reply_free(&found->reply);
 }
 
-/* Believes what tier number i said, or not: the right key, alive, not dead by a mark. */
-static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found)
+static int disbelieve(const char **why, const char *word)
+{
+    *why = word;
+    return PERF_MISS;
+}
+
+/* The right key, alive, not dead by a mark? */
+int perf__read_judge(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found,
+                     const char **why)
 {
     perf_cache *cache = op->cache;
     struct perf__record *record = &found->record;
     if (perf__envelope_decode(found->reply.data, found->reply.len, record)) {
         perf__count(op, PERF__DAMAGED, 1);
         perf__tier_count_damaged(cache->tiers[i]);
-        return PERF_MISS;
+        return disbelieve(why, "damaged");
     }
     const struct perf__key *key = &op->key;
     if (record->ns.len != op->ns->name_len ||
@@ -124,7 +131,7 @@ static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__
         (key->user_len && memcmp(record->user.data, key->user, key->user_len)) ||
         record->key.len != key->key_len || memcmp(record->key.data, key->key, key->key_len)) {
         perf__count(op, PERF__COLLISIONS, 1);
-        return PERF_MISS;
+        return disbelieve(why, "of another key");
     }
     int64_t wall = perf__realtime_coarse_ms(&cache->host.clock);
     found->hit = (struct perf__hit){
@@ -137,7 +144,7 @@ static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__
     if (found->hit.dead_at < found->hit.fresh_until)
         found->hit.dead_at = found->hit.fresh_until;
     if (now >= found->hit.dead_at)
-        return PERF_MISS;
+        return disbelieve(why, "expired");
     struct perf__marked marked = {record->ns, record->user, record->key, record->tags,
                                   record->stamp_ms};
     /* A stamp from the future (the clock went back, or is wrong over there) proves nothing: any
@@ -146,8 +153,14 @@ static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__
         record->stamp_ms > perf__marks_last(&cache->marks))
         marked.stamp = record->stamp_ms = 1;
     if (perf__tier_distrusts(cache->tiers[i], marked.stamp))
-        return PERF_MISS;
-    return perf__marks_dead(&cache->marks, &marked) ? PERF_MISS : PERF_OK;
+        return disbelieve(why, "not believed until the tier is repaired");
+    return perf__marks_dead(&cache->marks, &marked) ? disbelieve(why, "invalidated") : PERF_OK;
+}
+
+static int judge(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found)
+{
+    const char *why;
+    return perf__read_judge(op, now, i, found, &why);
 }
 
 /* Copies what tier number i had into memory and the tiers above i. Failures only cost speed. */
@@ -191,7 +204,7 @@ static void promote(const struct perf__op *op, int64_t now, size_t i, struct per
             !perf__tier_submit(cache->tiers[above], &store_op, &ticket) &&
             perf__tier_capabilities(cache->tiers[above]) & PERF_STORE_SHARED)
             perf__tier_push(cache->tiers[above]); /* the others want it, too */
-        *token = 0; /* the write ends it */
+        *token = 0;                               /* the write ends it */
     }
 }
 
@@ -275,7 +288,8 @@ void perf__tiers_find_many(const struct perf__op *ops, size_t count, int64_t now
             perf__memory_watch(cache->memory, &ops[first + i].key, &watches[i]);
         for (size_t tier = 0; tier < cache->tier_count; tier++) {
             ask_tier(ops + first, n, now, tier, watches, found + first, statuses + first);
-            /* Before it is read from below: see lease.h. A batch is not worth a call for each key. */
+            /* Before it is read from below: see lease.h. A batch is not worth a call for each key.
+             */
             if (count == 1 && statuses[0] == PERF_MISS && perf__lease_wanted(ops, tier) &&
                 goes_on_below(ops, tier))
                 (void)!perf__lease_take(ops, tier, &found->leases);

@@ -143,7 +143,8 @@ static int put_memory(const struct perf__op *op, int64_t now, const struct perf_
                               op->ns->name);
         if (write->watch && atomic_load_explicit(&write->watch->moved, memory_order_acquire))
             return PERF_ECONFLICT;
-        (void)!perf__memory_delete(cache->memory, &op->key, PERF_EVENT_DELETED); /* tells those who watch the key */
+        (void)!perf__memory_delete(cache->memory, &op->key,
+                                   PERF_EVENT_DELETED); /* tells those who watch the key */
         return PERF_OK;
     }
     int rc = perf__memory_put(cache->memory, &op->key, now, write, version);
@@ -460,9 +461,8 @@ int perf_cache_touch(perf_cache *cache, const char *ns, const char *user, const 
     perf__coherence_cap(cache, op.policy->tiers, SIZE_MAX, now, &here.fresh_until, &here.dead_at);
     rc = perf__memory_touch(cache->memory, &op.key, now, here.fresh_until, here.dead_at);
     for (size_t i = 0; i < cache->tier_count; i++)
-        statuses[i] = perf__op_uses_tier(&op, i)
-                          ? touch_tier(&op, now, &life, i, &tickets[i])
-                          : PERF_MISS;
+        statuses[i] =
+            perf__op_uses_tier(&op, i) ? touch_tier(&op, now, &life, i, &tickets[i]) : PERF_MISS;
     pthread_mutex_unlock(order);
     for (size_t i = 0; i < cache->tier_count; i++)
         if (statuses[i] == PERF_OK && rc == PERF_MISS)

@@ -93,7 +93,8 @@ static bool change(struct shared_world *w, const perf_store_op *op)
     struct shared_record *r = find(w, op->key.id);
     bool set = op->kind == PERF_STORE_SET;
     if (set && op->lease &&
-        (r->lease != op->lease || w->clock->monotonic_ns(w->clock->ctx) / 1000000 >= r->lease_until_ms)) {
+        (r->lease != op->lease ||
+         w->clock->monotonic_ns(w->clock->ctx) / 1000000 >= r->lease_until_ms)) {
         atomic_fetch_add(&w->left_out, 1);
         return false;
     }
@@ -110,8 +111,9 @@ static bool change(struct shared_world *w, const perf_store_op *op)
 static void mark(struct shared_world *w, const perf_store_op *op)
 {
     size_t i = 0;
-    while (i < w->mark_count && (w->marks[i].kind != op->mark_kind || w->marks[i].len != op->mark_name.len ||
-                                 memcmp(w->marks[i].name, op->mark_name.data, op->mark_name.len)))
+    while (i < w->mark_count &&
+           (w->marks[i].kind != op->mark_kind || w->marks[i].len != op->mark_name.len ||
+            memcmp(w->marks[i].name, op->mark_name.data, op->mark_name.len)))
         i++;
     if (i == SHARED_MARKS || op->mark_name.len > sizeof w->marks[i].name)
         abort();

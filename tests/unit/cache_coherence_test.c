@@ -398,8 +398,8 @@ Test(coherence, what_comes_from_below_does_not_undo_a_change_above)
     p.b = open_on(&p, tiers, 2);
     cr_assert_eq(set(p.a, "k", "1", 60000), PERF_OK);
     perf_cache *only_above = open_on(&p, tiers, 1);
-    cr_assert_geq(del(only_above, "k"), PERF_OK); /* the upper tier has lost it */
-    assert_value(p.b, "k", "1");                  /* and gets it back from below */
+    cr_assert_geq(del(only_above, "k"), PERF_OK);           /* the upper tier has lost it */
+    assert_value(p.b, "k", "1");                            /* and gets it back from below */
     for (int i = 0; i < 5000 && !get(only_above, "k"); i++) /* in the background */
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     assert_value(only_above, "k", "1");
@@ -462,4 +462,44 @@ Test(coherence, every_allocation_fails_once)
             return;
         }
     }
+}
+
+/* -------------------------------------------------------------------- explaining */
+
+Test(coherence, explain_says_where_and_why)
+{
+    struct pair p;
+    char text[2048];
+    size_t len;
+    pair_open(&p, false);
+    cr_assert_eq(perf_cache_set(p.a, "ns", "ann", "k\"\n", 3, "value", 5, 60000), PERF_OK);
+    test_host_advance(&p.th, 1000);
+    cr_assert_eq(perf_cache_explain(p.a, "ns", "ann", "k\"\n", 3, text, sizeof text, &len),
+                 PERF_OK);
+    cr_assert_eq(strlen(text), len);
+    cr_assert(strstr(text, "\"user\":\"ann\",\"key\":\"k\\u0022\\u000a\""), "%s", text);
+    cr_assert(strstr(text, "\"loading\":false,\"memory\":{\"state\":\"fresh\",\"bytes\":5,"), "%s",
+              text);
+    cr_assert(strstr(text, "\"ttl_ms\":59000,\"age_ms\":1000}"), "%s", text);
+    cr_assert(strstr(text, "{\"backend\":\"shared\",\"state\":\"found\",\"bytes\":"), "%s", text);
+    cr_assert(strstr(text, "\"marks\":[]}"), "%s", text);
+    cr_assert_eq(perf_cache_explain(p.a, "ns", "ann", "k\"\n", 3, text, len, &len), PERF_ETOOSMALL);
+    cr_assert_eq(perf_cache_explain(p.a, "ns", "ann", "k\"\n", 3, NULL, 0, &len), PERF_ETOOSMALL);
+    cr_assert_eq(perf_cache_invalidate_user(p.a, "ann"), PERF_OK);
+    cr_assert_eq(perf_cache_invalidate_user(p.a, "bob"), PERF_OK);
+    cr_assert_eq(perf_cache_invalidate_pattern(p.a, NULL, "k*"), PERF_OK);
+    cr_assert_eq(perf_cache_explain(p.a, "ns", "ann", "k\"\n", 3, text, sizeof text, &len),
+                 PERF_OK);
+    cr_assert(strstr(text, "\"memory\":{\"state\":\"absent\"}"), "%s", text);
+    cr_assert(strstr(text, "\"state\":\"invalidated\""), "%s", text);
+    cr_assert(strstr(text, "{\"kind\":\"user\",\"name\":\"ann\","), "%s", text);
+    cr_assert(strstr(text, "{\"kind\":\"pattern\",\"name\":\"\\u0000k*\","), "%s", text);
+    cr_assert_null(strstr(text, "bob"));
+    atomic_store(&p.world.fails, true);
+    cr_assert_eq(perf_cache_explain(p.b, "ns", NULL, "x", 1, text, sizeof text, &len), PERF_OK);
+    cr_assert(strstr(text, "\"user\":null"), "%s", text);
+    cr_assert(strstr(text, "\"state\":\"failing\",\"error\":\""), "%s", text);
+    cr_assert_eq(perf_cache_explain(p.b, "ns", NULL, "x", 1, text, sizeof text, NULL), PERF_EINVAL);
+    atomic_store(&p.world.fails, false);
+    pair_close(&p);
 }

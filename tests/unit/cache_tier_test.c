@@ -148,8 +148,8 @@ static void set_up(struct fixture *f, int64_t mode)
 
 static void open_tier(struct fixture *f)
 {
-    cr_assert(perf__tier_open(&f->options, &f->host, f->background, NULL, &f->tier) == PERF_OK, "%s",
-              perf_last_error());
+    cr_assert(perf__tier_open(&f->options, &f->host, f->background, NULL, &f->tier) == PERF_OK,
+              "%s", perf_last_error());
 }
 
 static int close_tier(struct fixture *f)
