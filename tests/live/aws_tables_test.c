@@ -12,6 +12,7 @@
 #include "leaks.h"
 #include "seams.h"
 #include "server.h"
+#include "store_conformance.h"
 #include "test.h"
 
 static const perf_host own = PERF_HOST_INIT;
@@ -456,6 +457,39 @@ static void refused(perf_aws *aws, const char *operation, const char *json)
                  perf_last_error());
 }
 
+/* Everything that the tier does, by somebody who may do only what the policy says. */
+static void tier_works(perf_aws *runner)
+{
+    perf_tier_options tier = PERF_TIER_OPTIONS_INIT;
+    struct test_host th;
+    struct perf__host host;
+    struct perf__store *store;
+    struct test_key key;
+    uint64_t token;
+    static char big[500000];
+    for (size_t i = 0; i < sizeof big; i++)
+        big[i] = (char)(i * i >> 5 ^ i * 2654435761u >> 13);
+    tier.backend = "dynamodb";
+    tier.store_ctx = runner;
+    tier.timeout_ms = 30000;
+    store_conformance(&tier);
+    cr_assert_eq(perf__host_take(test_host_init(&th), &host), PERF_OK);
+    cr_assert_eq(perf__store_open(&tier, &host, &store), PERF_OK, "%s", perf_last_error());
+    perf_store_op op = test_set(&key, 1, big, sizeof big, 0);
+    for (int i = 0; i < 3; i++) { /* the second time chunks are removed, then there is a lease */
+        if (i == 2)
+            cr_assert_eq(perf__store_lease(store, &op.key, 1000, &op.lease), PERF_OK, "%s",
+                         perf_last_error());
+        cr_assert_eq(perf__store_apply(store, &op, 1), PERF_OK, "%s", perf_last_error());
+        cr_assert(test_has(store, &host.allocator, 1, big, sizeof big), "%s", perf_last_error());
+    }
+    cr_assert_eq(perf__store_lease(store, &op.key, 1000, &token), PERF_OK);
+    cr_assert_eq(perf__store_unlease(store, &op.key, token), PERF_OK, "%s", perf_last_error());
+    perf_store_usage usage;
+    cr_assert_eq(perf__store_usage(store, &usage), PERF_OK, "%s", perf_last_error());
+    perf__store_close(store);
+}
+
 Test(aws_tables, moto, .timeout = 240)
 {
     struct test_server *server = test_server_moto();
@@ -492,6 +526,7 @@ Test(aws_tables, moto, .timeout = 240)
     make_user(server, "runner", id, secret);
     perf_aws *runner = open_as("dynamodb", server->url, id, secret, NULL);
     indexes_answer(runner);
+    tier_works(runner);
     refused(runner, "DeleteTable", "{\"TableName\":\"lms-performance-cache\"}");
     refused(runner, "Scan", "{\"TableName\":\"lms-performance-cache\"}");
     perf_aws_tables_options o = PERF_AWS_TABLES_OPTIONS_INIT;
