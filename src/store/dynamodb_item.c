@@ -157,8 +157,8 @@ void perf__dynamodb_item_read(struct perf__json item, int64_t now_ms, struct dyn
         return;
     /* No chunk is empty, and none larger than an item can be. */
     if (has_chunks &&
-        (!*out->version || out->chunks > DYNAMODB_CHUNKS_MAX || out->packed_size < out->chunks ||
-         out->packed_size > out->chunks * DYNAMODB_ITEM_ROOM))
+        (!*out->version || !out->chunks || out->chunks > DYNAMODB_CHUNKS_MAX ||
+         out->packed_size < out->chunks || out->packed_size > out->chunks * DYNAMODB_ITEM_ROOM))
         return;
     out->kind = has_record ? ITEM_WHOLE : ITEM_CHUNKED;
 }

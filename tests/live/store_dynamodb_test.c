@@ -954,7 +954,7 @@ Test(store_dynamodb, local, .timeout = 400)
     leases(aws);
     foreign_items(aws);
     keys_of_any_kind(aws);
-    sizes(aws, true);
+    sizes(aws, PERF_WITH_ZSTD);
     sizes(aws, false);
     never_a_mixture(aws);
     no_memory(aws);
