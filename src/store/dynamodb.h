@@ -2,10 +2,10 @@
 /*
  * dynamodb.h - what the files of the DynamoDB backend share. Private to them.
  *
- * dynamodb_open.c reads the location and opens, dynamodb_item.c knows what items
- * look like, dynamodb_pack.c makes records smaller, dynamodb_read.c and
- * dynamodb_write.c read and write, dynamodb_lease.c keeps leases, dynamodb.c puts
- * them together. The items are documented in libperf-dynamodb(7).
+ * dynamodb_open.c reads the location and opens, dynamodb_call.c makes the calls,
+ * dynamodb_item.c knows what items look like, dynamodb_pack.c makes records smaller,
+ * dynamodb_read.c and dynamodb_write.c read and write, dynamodb_lease.c keeps leases,
+ * dynamodb.c puts them together. The items are documented in libperf-dynamodb(7).
  */
 #ifndef PERF_STORE_DYNAMODB_H
 #define PERF_STORE_DYNAMODB_H
@@ -126,16 +126,37 @@ void perf__dynamodb_close(void *store);
 int perf__dynamodb_location(const char *location, struct dynamodb_store *s, char *region,
                             char *endpoint);
 
-/* A call, the rest of whose time is left until deadline_ns (perf__deadline_after); frees body.
- * Counts what it consumed. *all is the checked reply, valid until *out is released. */
+/* ------------------------------------------------------------- dynamodb_call.c */
+
 enum { DYNAMODB_READS, DYNAMODB_WRITES };
+
+/* A request of several that go out together. */
+struct dynamodb_request {
+    struct perf__text body;
+    int rc; /* PERF_ECONFLICT: its condition did not hold */
+    perf_aws_reply *reply;
+    struct perf__json all; /* the checked reply, valid as long as that */
+    struct dynamodb_flight *flight;
+    char code[64], why[320]; /* of a failure */
+};
+
+/* A call that has until deadline_ns (perf__deadline_after). Frees body. Counts what it consumed.
+ * PERF_ECONFLICT means that its condition did not hold, and nothing else. */
 int perf__dynamodb_call(struct dynamodb_store *s, const char *operation, struct perf__text *body,
                         int units, int64_t deadline_ns, perf_aws_reply **out,
                         struct perf__json *all);
+/* The same for count at once, a few of them under way at any time; requests[i].rc says what became
+ * of each. Returns the first failure that is no PERF_ECONFLICT. perf__dynamodb_requests_free is
+ * due in any case. */
+int perf__dynamodb_call_all(struct dynamodb_store *s, const char *operation,
+                            struct dynamodb_request *requests, size_t count, int units,
+                            int64_t deadline_ns);
+void perf__dynamodb_requests_free(const perf_allocator *a, struct dynamodb_request *requests,
+                                  size_t count);
 /* Milliseconds left; 0: none. */
 int64_t perf__dynamodb_left(int64_t deadline_ns);
 int perf__dynamodb_too_late(const struct dynamodb_store *s);
-/* Improves the sentence of a failed call, and returns rc. */
+/* Improves the sentence of a failed call of this thread, and returns its code. */
 int perf__dynamodb_failed(const struct dynamodb_store *s, int rc);
 void perf__dynamodb_count(struct dynamodb_store *s, int units, uint64_t thousandths);
 /* {"TableName":...,"ReturnConsumedCapacity":"TOTAL" without the closing brace. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * dynamodb_open.c - reads the location of a DynamoDB tier, opens it, and makes its
- * calls: within their time, counted, and failing with a sentence that helps.
+ * dynamodb_open.c - reads the location of a DynamoDB tier and opens it.
  *
  * Opening asks nobody, so that a service starts while its table is out of reach.
  * The client is the host's (store_ctx), or, when the location says region or
@@ -14,7 +13,6 @@
 #include "../base/alloc.h"
 #include "../base/options.h"
 #include "../base/status.h"
-#include "../base/sync.h"
 #include "dynamodb.h"
 
 enum { DEFAULT_TIMEOUT_MS = 1000 };
@@ -163,73 +161,4 @@ void perf__dynamodb_close(void *store)
         (void)!perf_aws_close(s->aws);
     pthread_mutex_destroy(&s->mutex);
     perf__free(&allocator, s);
-}
-
-/* -------------------------------------------------------------------- calls */
-
-int64_t perf__dynamodb_left(int64_t deadline_ns)
-{
-    int64_t left = deadline_ns - perf__deadline_after(1) + 1000000;
-    return left > 0 ? left / 1000000 : 0;
-}
-
-int perf__dynamodb_too_late(const struct dynamodb_store *s)
-{
-    return perf__fail(PERF_ETIMEDOUT,
-                      "dynamodb tier %.255s: not done within timeout_ms (%lld); give it more time",
-                      s->table, (long long)s->timeout_ms);
-}
-
-int perf__dynamodb_failed(const struct dynamodb_store *s, int rc)
-{
-    if (rc == PERF_EREMOTE && !strcmp(perf_aws_error_code(), "ResourceNotFoundException"))
-        return perf__fail(rc,
-                          "dynamodb tier: there is no table %.255s in %s at %.200s; create it with "
-                          "perf_aws_tables_ensure(), or name another in perf_tier_options.location "
-                          "or CACHE_TABLE_NAME",
-                          s->table, perf_aws_region(s->aws), perf_aws_endpoint(s->aws));
-    return rc;
-}
-
-void perf__dynamodb_count(struct dynamodb_store *s, int units, uint64_t thousandths)
-{
-    atomic_fetch_add_explicit(units == DYNAMODB_READS ? &s->read_units : &s->write_units,
-                              thousandths, memory_order_relaxed);
-}
-
-void perf__dynamodb_begin(struct perf__text *t, const struct dynamodb_store *s)
-{
-    perf__text_puts(t, "{\"TableName\":\"");
-    perf__text_puts(t, s->table);
-    perf__text_puts(t, "\",\"ReturnConsumedCapacity\":\"TOTAL\"");
-}
-
-/* A refused condition consumes, too, and does not say how much: at least one unit. */
-enum { LEAST_REFUSED = 1000 };
-
-int perf__dynamodb_call(struct dynamodb_store *s, const char *operation, struct perf__text *body,
-                        int units, int64_t deadline_ns, perf_aws_reply **out,
-                        struct perf__json *all)
-{
-    struct perf__json capacity, number;
-    int64_t left = perf__dynamodb_left(deadline_ns);
-    int rc = body->failed ? perf__fail_nomem("a request to DynamoDB")
-             : !left      ? perf__dynamodb_too_late(s)
-                          : perf_aws_call(s->aws, operation, body->data, body->len, left, out);
-    perf__text_free(body);
-    if (rc == PERF_ECONFLICT)
-        perf__dynamodb_count(s, units, LEAST_REFUSED);
-    if (rc)
-        return perf__dynamodb_failed(s, rc);
-    rc = perf__json_check(PERF_EPROTOCOL, "DynamoDB's reply", perf_aws_reply_body(*out),
-                          perf_aws_reply_size(*out), '{', all);
-    if (rc) {
-        perf_aws_reply_release(*out);
-        *out = NULL;
-        return rc;
-    }
-    if (perf__json_find(*all, "ConsumedCapacity", '{', &capacity) &&
-        perf__json_find(capacity, "CapacityUnits", 0, &number))
-        perf__dynamodb_count(s, units, (uint64_t)perf__json_thousandths(number));
-    return PERF_OK;
 }

@@ -24,10 +24,13 @@
 #include "../base/sync.h"
 #include "dynamodb.h"
 
+enum { BATCH = 25 }; /* of a request: the service's limit */
+
 struct change {
     const perf_store_op *op;
     size_t key_at; /* its partition key in the arena, with a zero byte behind */
     bool is_void;  /* another change makes it so */
+    size_t turn;   /* of several of one key that go alone */
     uint8_t *packed;
     struct dynamodb_record record; /* of a SET */
 };
@@ -61,15 +64,17 @@ static int by_key(const void *a, const void *b, void *ctx)
     return order ? order : (one > two) - (one < two);
 }
 
-/* Of neighbours with the same key: from the last one without a lease on, nothing else counts. */
+/* Neighbours with the same key. After one without a lease, and before it, nothing else counts. */
 static void decide(struct writing *w, const size_t *order, size_t from, size_t to)
 {
     size_t plain = to;
     for (size_t i = from; i < to; i++)
         if (!is_set(&w->changes[order[i]]) || !w->changes[order[i]].op->lease)
             plain = i;
-    for (size_t i = from; plain < to && i < to; i++)
-        w->changes[order[i]].is_void = i != plain;
+    for (size_t i = from; i < to; i++) {
+        w->changes[order[i]].is_void = plain < to && i != plain;
+        w->changes[order[i]].turn = plain < to ? 0 : i - from;
+    }
 }
 
 static int decide_all(struct writing *w)
@@ -148,34 +153,75 @@ static int prepare(struct writing *w, const perf_store_op *ops, size_t count)
 
 /* -------------------------------------------------------------------- marks */
 
-static int write_mark(struct writing *w, const perf_store_op *op)
+static void put_mark(struct writing *w, struct perf__text *t, const perf_store_op *op)
 {
-    struct dynamodb_store *s = w->store;
-    struct perf__text t = {.allocator = &s->allocator};
-    struct perf__json all;
-    perf_aws_reply *reply = NULL;
     struct dynamodb_key pk;
     char sort[DYNAMODB_SORT_MAX + 1];
-    perf__dynamodb_marks_key(s, &pk);
+    perf__dynamodb_marks_key(w->store, &pk);
     perf__dynamodb_mark_sort(op->mark_kind, op->mark_name, sort);
-    perf__dynamodb_begin(&t, s);
-    perf__text_puts(&t, ",\"Key\":");
-    perf__dynamodb_put_key(&t, pk.text, sort);
-    perf__text_puts(&t, ",\"UpdateExpression\":\"SET #s = :s, #k = :k, #n = :n, #x = :x\","
-                        "\"ConditionExpression\":\"attribute_not_exists(#s) OR #s < :s\","
-                        "\"ExpressionAttributeNames\":{\"#s\":\"stamp\",\"#k\":\"kind\",\"#n\":"
-                        "\"name\",\"#x\":\"expires\"},\"ExpressionAttributeValues\":{");
-    perf__text_putf(&t,
+    perf__dynamodb_begin(t, w->store);
+    perf__text_puts(t, ",\"Key\":");
+    perf__dynamodb_put_key(t, pk.text, sort);
+    perf__text_puts(t, ",\"UpdateExpression\":\"SET #s = :s, #k = :k, #n = :n, #x = :x\","
+                       "\"ConditionExpression\":\"attribute_not_exists(#s) OR #s < :s\","
+                       "\"ExpressionAttributeNames\":{\"#s\":\"stamp\",\"#k\":\"kind\",\"#n\":"
+                       "\"name\",\"#x\":\"expires\"},\"ExpressionAttributeValues\":{");
+    perf__text_putf(t,
                     "\":s\":{\"N\":\"%" PRId64 "\"},\":k\":{\"N\":\"%" PRId64
                     "\"},\":x\":{\"N\":\"%" PRId64 "\"},\":n\":{\"B\":\"",
                     op->mark_stamp_ms, op->mark_kind,
                     w->now_ms / 1000 + (int64_t)DYNAMODB_MARK_DAYS * 86400);
-    perf__text_put_base64(&t, op->mark_name.data, op->mark_name.len);
-    perf__text_puts(&t, "\"}}}");
-    int rc =
-        perf__dynamodb_call(s, "UpdateItem", &t, DYNAMODB_WRITES, w->deadline_ns, &reply, &all);
-    perf_aws_reply_release(reply);
-    return rc == PERF_ECONFLICT ? PERF_OK : rc; /* a younger one is there */
+    perf__text_put_base64(t, op->mark_name.data, op->mark_name.len);
+    perf__text_puts(t, "\"}}}");
+}
+
+static bool is_mark(const struct change *c)
+{
+    return c->op->kind == PERF_STORE_MARK;
+}
+
+/* Of several marks of one name the youngest says it all. */
+static void decide_marks(struct writing *w, size_t *left)
+{
+    *left = 0;
+    for (size_t i = 0; i < w->count; i++) {
+        const perf_store_op *one = w->changes[i].op;
+        if (!is_mark(&w->changes[i]))
+            continue;
+        for (size_t j = 0; j < w->count && !w->changes[i].is_void; j++) {
+            const perf_store_op *two = w->changes[j].op;
+            w->changes[i].is_void =
+                i != j && is_mark(&w->changes[j]) && one->mark_kind == two->mark_kind &&
+                one->mark_name.len == two->mark_name.len &&
+                (!one->mark_name.len ||
+                 !memcmp(one->mark_name.data, two->mark_name.data, one->mark_name.len)) &&
+                (one->mark_stamp_ms < two->mark_stamp_ms ||
+                 (one->mark_stamp_ms == two->mark_stamp_ms && i < j));
+        }
+        *left += !w->changes[i].is_void;
+    }
+}
+
+/* A condition that does not hold: a younger mark is there. */
+static int write_marks(struct writing *w)
+{
+    struct dynamodb_store *s = w->store;
+    struct dynamodb_request *requests = NULL;
+    size_t count, n = 0;
+    decide_marks(w, &count);
+    if (!count)
+        return PERF_OK;
+    requests = perf__calloc(&s->allocator, count, sizeof *requests);
+    if (!requests)
+        return perf__fail_nomem("marks for DynamoDB");
+    for (size_t i = 0; i < w->count; i++)
+        if (is_mark(&w->changes[i]) && !w->changes[i].is_void) {
+            requests[n].body.allocator = &s->allocator;
+            put_mark(w, &requests[n++].body, w->changes[i].op);
+        }
+    int rc = perf__dynamodb_call_all(s, "UpdateItem", requests, n, DYNAMODB_WRITES, w->deadline_ns);
+    perf__dynamodb_requests_free(&s->allocator, requests, n);
+    return rc;
 }
 
 /* ------------------------------------------------------------------ batches */
@@ -208,37 +254,103 @@ static void drop_requests(struct requests *q)
     perf__free(q->text.allocator, q->ends);
 }
 
-/* Sends them; drops them in any case. */
-static int send_requests(struct writing *w, struct requests *q)
+/* What the service leaves out is sent again and again, until the time is over. */
+static int send_patiently(struct writing *w, const perf_bytes *parts, size_t count)
 {
     struct dynamodb_store *s = w->store;
     perf_dynamodb_batch_options options = PERF_DYNAMODB_BATCH_OPTIONS_INIT;
     perf_dynamodb_batch *batch = NULL;
+    options.timeout_ms = perf__dynamodb_left(w->deadline_ns);
+    if (!options.timeout_ms)
+        return perf__dynamodb_too_late(s);
+    int rc = perf_dynamodb_batch_write(s->aws, s->table, parts, count, &options, &batch);
+    perf__dynamodb_count(s, DYNAMODB_WRITES, (uint64_t)perf_dynamodb_batch_millicapacity(batch));
+    perf_dynamodb_batch_release(batch);
+    return rc ? perf__dynamodb_failed(s, rc) : PERF_OK;
+}
+
+/* Adds to left what a request did not get done: all of its parts, or what its reply lists. */
+static int take_left(const struct dynamodb_request *r, const perf_bytes *parts, size_t count,
+                     perf_bytes *left, size_t *n)
+{
+    struct perf__json tables, list, part;
+    size_t at_table = 0, end = *n + count;
+    if (r->rc == PERF_ETHROTTLED) {
+        memmove(left + *n, parts, count * sizeof *parts);
+        *n = end;
+    }
+    if (r->rc == PERF_ETHROTTLED ||
+        (!r->rc && !perf__json_find(r->all, "UnprocessedItems", '{', &tables)))
+        return PERF_OK;
+    if (r->rc)
+        return perf__fail(r->rc, "%s", r->why);
+    while (perf__json_next(tables, &at_table, NULL, &list)) {
+        size_t at = 0;
+        while (perf__json_next(list, &at, NULL, &part)) {
+            if (*n == end)
+                return perf__fail(PERF_EPROTOCOL, "DynamoDB left out more than it was sent");
+            left[(*n)++] = (perf_bytes){part.at, part.len};
+        }
+    }
+    return PERF_OK;
+}
+
+/* As many requests as it takes, together; parts becomes what is left, and is sent once more. */
+static int send_together(struct writing *w, perf_bytes *parts, size_t count)
+{
+    struct dynamodb_store *s = w->store;
+    size_t n = (count + BATCH - 1) / BATCH, left = 0;
+    struct dynamodb_request *requests = perf__calloc(&s->allocator, n, sizeof *requests);
+    if (!requests)
+        return perf__fail_nomem("a batch for DynamoDB");
+    for (size_t i = 0; i < n; i++) {
+        struct perf__text *t = &requests[i].body;
+        t->allocator = &s->allocator;
+        perf__text_puts(t, "{\"ReturnConsumedCapacity\":\"TOTAL\",\"RequestItems\":{\"");
+        perf__text_puts(t, s->table);
+        perf__text_puts(t, "\":[");
+        for (size_t j = i * BATCH; j < count && j < (i + 1) * BATCH; j++) {
+            perf__text_put(t, ",", j > i * BATCH);
+            perf__text_put(t, parts[j].data, parts[j].len);
+        }
+        perf__text_puts(t, "]}}");
+    }
+    int rc =
+        perf__dynamodb_call_all(s, "BatchWriteItem", requests, n, DYNAMODB_WRITES, w->deadline_ns);
+    if (rc == PERF_ETHROTTLED)
+        rc = PERF_OK;
+    for (size_t i = 0; !rc && i < n; i++) {
+        size_t from = i * BATCH, size = count - from < BATCH ? count - from : BATCH;
+        rc = take_left(&requests[i], parts + from, size, parts, &left);
+    }
+    if (!rc && left)
+        rc = send_patiently(w, parts, left);
+    perf__dynamodb_requests_free(&s->allocator, requests, n);
+    return rc;
+}
+
+/* Sends them; drops them in any case. */
+static int send_requests(struct writing *w, struct requests *q)
+{
+    const perf_allocator *a = &w->store->allocator;
     perf_bytes *parts = NULL;
+    size_t from = 0;
     int rc = PERF_OK;
     if (!q->count && !q->text.failed)
         goto out;
     if (!q->text.failed)
-        parts = perf__calloc(&s->allocator, q->count, sizeof *parts);
+        parts = perf__calloc(a, q->count, sizeof *parts);
     if (!parts) {
         rc = perf__fail_nomem("a batch for DynamoDB");
         goto out;
     }
-    size_t from = 0;
     for (size_t i = 0; i < q->count; i++) {
         parts[i] = (perf_bytes){q->text.data + from, q->ends[i] - from};
         from = q->ends[i];
     }
-    options.timeout_ms = perf__dynamodb_left(w->deadline_ns);
-    rc = options.timeout_ms
-             ? perf_dynamodb_batch_write(s->aws, s->table, parts, q->count, &options, &batch)
-             : perf__dynamodb_too_late(s);
-    perf__dynamodb_count(s, DYNAMODB_WRITES, (uint64_t)perf_dynamodb_batch_millicapacity(batch));
-    perf_dynamodb_batch_release(batch);
-    if (rc)
-        rc = perf__dynamodb_failed(s, rc);
+    rc = q->count > BATCH ? send_together(w, parts, q->count) : send_patiently(w, parts, q->count);
 out:
-    perf__free(&s->allocator, parts);
+    perf__free(a, parts);
     drop_requests(q);
     return rc;
 }
@@ -278,7 +390,7 @@ static int write_batch(struct writing *w)
     struct requests q = {.text = {.allocator = &w->store->allocator}};
     for (size_t i = 0; i < w->count; i++) {
         const struct change *c = &w->changes[i];
-        if (c->op->kind == PERF_STORE_MARK || c->is_void || goes_alone(c))
+        if (is_mark(c) || c->is_void || goes_alone(c))
             continue;
         if (is_set(c)) {
             perf__text_puts(&q.text, "{\"PutRequest\":{\"Item\":");
@@ -296,32 +408,56 @@ static int write_batch(struct writing *w)
 
 /* -------------------------------------------------------------------- alone */
 
-static int write_head(struct writing *w, const struct change *c)
+static void put_alone(struct writing *w, struct perf__text *t, const struct change *c)
+{
+    perf__dynamodb_begin(t, w->store);
+    perf__text_puts(t, ",\"Item\":");
+    perf__dynamodb_put_head(t, w->store, key_of(w, c), &c->op->key, &c->record, w->now_ms);
+    if (c->record.chunks)
+        perf__text_puts(t, ",\"ReturnValues\":\"ALL_OLD\"");
+    if (c->op->lease)
+        perf__dynamodb_put_held(t, c->op->lease, w->now_ms);
+    perf__text_puts(t, "}");
+}
+
+/* The chunks of what was there before, which nothing names any more. (Not after a condition that
+ * did not hold: it may be the echo of our own write, whose reply was lost.) */
+static void clean_up(struct writing *w, const struct change *c, const struct dynamodb_request *r)
+{
+    struct perf__json old;
+    struct dynamodb_item before;
+    if (r->rc || !c->record.chunks || !perf__json_find(r->all, "Attributes", '{', &old))
+        return;
+    perf__dynamodb_item_read(old, 0, &before);
+    if (before.kind == ITEM_CHUNKED && strcmp(before.version, c->record.version) != 0)
+        remove_chunks(w, key_of(w, c), &before);
+}
+
+/* Those whose turn it is. What has a lease that is not held any more is left out. */
+static int write_alone(struct writing *w, size_t turn, size_t *done)
 {
     struct dynamodb_store *s = w->store;
-    struct perf__text t = {.allocator = &s->allocator};
-    struct perf__json all, old;
-    struct dynamodb_item before;
-    perf_aws_reply *reply = NULL;
-    perf__dynamodb_begin(&t, s);
-    perf__text_puts(&t, ",\"Item\":");
-    perf__dynamodb_put_head(&t, s, key_of(w, c), &c->op->key, &c->record, w->now_ms);
-    if (c->record.chunks)
-        perf__text_puts(&t, ",\"ReturnValues\":\"ALL_OLD\"");
-    if (c->op->lease)
-        perf__dynamodb_put_held(&t, c->op->lease, w->now_ms);
-    perf__text_puts(&t, "}");
-    int rc = perf__dynamodb_call(s, "PutItem", &t, DYNAMODB_WRITES, w->deadline_ns, &reply, &all);
-    if (rc == PERF_ECONFLICT && c->op->lease) {
-        /* The lease is not held any more: left out. Or this is the echo of our own write, whose
-         * reply was lost; so its chunks are not touched. */
-        rc = PERF_OK;
-    } else if (!rc && perf__json_find(all, "Attributes", '{', &old)) {
-        perf__dynamodb_item_read(old, 0, &before);
-        if (before.kind == ITEM_CHUNKED && strcmp(before.version, c->record.version) != 0)
-            remove_chunks(w, key_of(w, c), &before);
+    size_t *which = perf__calloc(&s->allocator, w->count, sizeof *which), n = 0;
+    struct dynamodb_request *requests = NULL;
+    int rc = which ? PERF_OK : perf__fail_nomem("changes for DynamoDB");
+    for (size_t i = 0; which && i < w->count; i++)
+        if (!w->changes[i].is_void && goes_alone(&w->changes[i]) && w->changes[i].turn == turn)
+            which[n++] = i;
+    if (n)
+        requests = perf__calloc(&s->allocator, n, sizeof *requests);
+    if (n && !requests)
+        rc = perf__fail_nomem("changes for DynamoDB");
+    for (size_t i = 0; requests && i < n; i++) {
+        requests[i].body.allocator = &s->allocator;
+        put_alone(w, &requests[i].body, &w->changes[which[i]]);
     }
-    perf_aws_reply_release(reply);
+    if (requests)
+        rc = perf__dynamodb_call_all(s, "PutItem", requests, n, DYNAMODB_WRITES, w->deadline_ns);
+    for (size_t i = 0; requests && i < n; i++)
+        clean_up(w, &w->changes[which[i]], &requests[i]);
+    perf__dynamodb_requests_free(&s->allocator, requests, n);
+    perf__free(&s->allocator, which);
+    *done = n;
     return rc;
 }
 
@@ -333,17 +469,15 @@ int perf__dynamodb_apply(void *store, const perf_store_op *ops, size_t count)
                         .now_ms = perf__realtime_ms(&s->clock),
                         .keys = {.allocator = &s->allocator}};
     int rc = prepare(&w, ops, count);
-    for (size_t i = 0; !rc && i < w.count; i++)
-        if (ops[i].kind == PERF_STORE_MARK)
-            rc = write_mark(&w, &ops[i]);
+    if (!rc)
+        rc = write_marks(&w);
     for (size_t i = 0; !rc && i < w.count; i++)
         if (!w.changes[i].is_void && w.changes[i].record.chunks)
             rc = write_chunks(&w, &w.changes[i]);
     if (!rc)
         rc = write_batch(&w);
-    for (size_t i = 0; !rc && i < w.count; i++)
-        if (!w.changes[i].is_void && goes_alone(&w.changes[i]))
-            rc = write_head(&w, &w.changes[i]);
+    for (size_t turn = 0, done = 1; !rc && done; turn++)
+        rc = write_alone(&w, turn, &done);
     for (size_t i = 0; i < w.count; i++)
         perf__free(&s->allocator, w.changes[i].packed);
     perf__free(&s->allocator, w.changes);

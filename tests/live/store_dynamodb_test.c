@@ -221,7 +221,7 @@ static void sizes(perf_aws *aws, bool compresses)
 struct rewriter {
     struct fixture *f;
     _Atomic bool stop;
-    int writes;
+    _Atomic int writes;
 };
 
 static void *rewrite(void *arg)
@@ -236,7 +236,7 @@ static void *rewrite(void *arg)
             memcpy(data + i, &x, 8);
             data[i] = n;
         }
-        r->writes += put(r->f, 20, data, LEN) == PERF_OK;
+        atomic_fetch_add(&r->writes, put(r->f, 20, data, LEN) == PERF_OK);
     }
     free(data);
     return NULL;
@@ -252,8 +252,8 @@ static void never_a_mixture(perf_aws *aws)
     struct test_key key;
     perf_store_key at = test_key(&key, 20);
     cr_assert(!pthread_create(&thread, NULL, rewrite, &r));
-    int64_t end = ms_now() + 3000;
-    while (ms_now() < end) {
+    int64_t enough = ms_now() + 2000, end = enough + 40000;
+    while (ms_now() < enough || (ms_now() < end && (found < 5 || atomic_load(&r.writes) < 5))) {
         perf_store_reply reply = {.allocator = &f.host.allocator};
         int rc = perf__store_get(f.store, &at, &reply);
         cr_assert_geq(rc, 0, "%s", perf_last_error());
@@ -267,8 +267,8 @@ static void never_a_mixture(perf_aws *aws)
     }
     atomic_store(&r.stop, true);
     pthread_join(thread, NULL);
-    cr_assert_gt(found, 3);
-    cr_assert_gt(r.writes, 3);
+    cr_assert_geq(found, 5);
+    cr_assert_geq(r.writes, 5);
     close_store(&f);
 }
 
@@ -323,21 +323,23 @@ static int see(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms)
 /* More marks than a page has; those of another prefix are others; old ones are gone. */
 static void many_marks(perf_aws *aws)
 {
-    enum { MARKS = 1200, NAME = 1250 };
+    enum { MARKS = 1200, NAME = 1250, BATCH = 400 };
     struct fixture f;
     struct seen seen = {0};
-    char name[NAME + 1];
+    static char names[BATCH][NAME];
+    static perf_store_op ops[BATCH];
     open_store(&f, aws, "records?prefix=marks");
-    memset(name, 'm', NAME);
-    name[NAME] = 0;
-    for (int i = 0; i < MARKS; i++) {
-        snprintf(name, 8, "%06d", i);
-        name[6] = '\xff'; /* any bytes */
-        perf_store_op op = {.kind = PERF_STORE_MARK,
-                            .mark_kind = 5,
-                            .mark_name = {name, NAME},
-                            .mark_stamp_ms = 1000 + i};
-        cr_assert_eq(perf__store_apply(f.store, &op, 1), PERF_OK, "%s", perf_last_error());
+    memset(names, 'm', sizeof names);
+    for (int from = 0; from < MARKS; from += BATCH) {
+        for (int i = 0; i < BATCH; i++) {
+            int n = from + i;
+            memcpy(names[i], &n, sizeof n); /* any bytes */
+            ops[i] = (perf_store_op){.kind = PERF_STORE_MARK,
+                                     .mark_kind = 5,
+                                     .mark_name = {names[i], NAME},
+                                     .mark_stamp_ms = 1000 + n};
+        }
+        cr_assert_eq(perf__store_apply(f.store, ops, BATCH), PERF_OK, "%s", perf_last_error());
     }
     cr_assert_eq(perf__store_marks(f.store, see, &seen), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(seen.count, MARKS);
@@ -417,6 +419,19 @@ static void leases(perf_aws *aws)
     cr_assert_eq(perf__store_apply(f.store, ops, 3), PERF_OK, "%s", perf_last_error());
     cr_assert(has(&f, 40, "right", 5));
 
+    /* many at once: those that are held are kept */
+    enum { MANY = 60 };
+    static struct test_key many[MANY];
+    static perf_store_op sets[MANY];
+    for (uint64_t i = 0; i < MANY; i++) {
+        sets[i] = leased(&many[i], 200 + i, "kept", 0);
+        cr_assert_eq(perf__store_lease(f.store, &sets[i].key, 60000, &sets[i].lease), PERF_OK);
+        sets[i].lease += i % 3 == 0;
+    }
+    cr_assert_eq(perf__store_apply(f.store, sets, MANY), PERF_OK, "%s", perf_last_error());
+    for (uint64_t i = 0; i < MANY; i++)
+        cr_assert_eq(has(&f, 200 + i, "kept", 4), i % 3 != 0);
+
     /* a long record under a lease */
     static char big[600000];
     for (size_t i = 0; i < sizeof big; i++)
@@ -438,7 +453,14 @@ struct racer {
     _Atomic int *winners; /* of each round */
     _Atomic uint64_t *tokens;
     int wrong;
+    char why[320];
 };
+
+static void went_wrong(struct racer *r, bool wrong, const char *what)
+{
+    if (wrong && !r->wrong++)
+        snprintf(r->why, sizeof r->why, "%s: %.280s", what, perf_last_error());
+}
 
 static void *race(void *arg)
 {
@@ -449,19 +471,19 @@ static void *race(void *arg)
         uint64_t token = 0;
         pthread_barrier_wait(r->barrier);
         int rc = perf__store_lease(r->f->store, &at, 60000, &token);
-        r->wrong += rc != PERF_OK && rc != PERF_EBUSY;
+        went_wrong(r, rc != PERF_OK && rc != PERF_EBUSY, "lease");
         if (rc == PERF_OK) {
             atomic_fetch_add(&r->winners[round], 1);
-            r->wrong += token <= atomic_exchange(r->tokens, token);
+            went_wrong(r, token <= atomic_exchange(r->tokens, token), "token");
         }
         pthread_barrier_wait(r->barrier);
         /* all write with what they have; one may */
         char text[32];
         snprintf(text, sizeof text, "round %d", (int)round);
         perf_store_op op = leased(&k2, 50, text, token ? token : 12345);
-        r->wrong += perf__store_apply(r->f->store, &op, 1) != PERF_OK;
+        went_wrong(r, perf__store_apply(r->f->store, &op, 1) != PERF_OK, "apply");
         pthread_barrier_wait(r->barrier);
-        r->wrong += !has(r->f, 50, text, strlen(text));
+        went_wrong(r, !has(r->f, 50, text, strlen(text)), "read");
     }
     return NULL;
 }
@@ -477,12 +499,12 @@ static void leases_under_threads(perf_aws *aws)
     open_store(&f, aws, "records");
     pthread_barrier_init(&barrier, NULL, THREADS);
     for (int i = 0; i < THREADS; i++) {
-        racers[i] = (struct racer){&f, &barrier, winners, &tokens, 0};
+        racers[i] = (struct racer){&f, &barrier, winners, &tokens, 0, ""};
         cr_assert(!pthread_create(&threads[i], NULL, race, &racers[i]));
     }
     for (int i = 0; i < THREADS; i++) {
         pthread_join(threads[i], NULL);
-        cr_assert_eq(racers[i].wrong, 0, "%s", perf_last_error());
+        cr_assert_eq(racers[i].wrong, 0, "%s", racers[i].why);
     }
     for (int i = 0; i < ROUNDS; i++)
         cr_assert_eq(winners[i], 1, "round %d", i);
@@ -727,7 +749,8 @@ static void throttled(struct test_server *server)
     f.tier.timeout_ms = 600;
     cr_assert_eq(perf__store_open(&f.tier, &f.host, &f.store), PERF_OK);
     int64_t from = ms_now();
-    cr_assert_eq(perf__store_apply(f.store, ops, COUNT), PERF_ETHROTTLED, "%s", perf_last_error());
+    int rc = perf__store_apply(f.store, ops, COUNT);
+    cr_assert(rc == PERF_ETHROTTLED || rc == PERF_ETIMEDOUT, "%d: %s", rc, perf_last_error());
     cr_assert_lt(ms_now() - from, 1200, "within timeout_ms");
     close_store(&f);
     cr_assert_eq(perf_aws_close(aws), PERF_OK);
@@ -837,7 +860,7 @@ static void end_to_end(perf_aws *aws)
 }
 
 /* Two processes on one table: each reads what the other wrote, and only one has a lease. */
-static void processes(const char *url)
+static __attribute__((unused)) void processes(const char *url)
 {
     int to_child[2], to_parent[2];
     char c;
@@ -938,14 +961,14 @@ Test(store_dynamodb, local, .timeout = 400)
     perf_aws *aws = open_at(server->url, "", "");
     make_table(aws, "conformance");
     make_table(aws, "records");
-    leases_under_threads(aws); /* as many connections as there will be */
-    struct test_leaks leaks = test_leaks_begin();
     perf_tier_options tier = PERF_TIER_OPTIONS_INIT;
     tier.backend = "dynamodb";
     tier.location = "conformance";
     tier.store_ctx = aws;
     tier.timeout_ms = 15000;
     store_conformance(&tier);
+    leases_under_threads(aws); /* as many connections as there will be */
+    struct test_leaks leaks = test_leaks_begin();
     tier.location = "conformance?prefix=other.one&consistent=0&compress=0";
     store_conformance(&tier);
     missing_table(aws);
@@ -963,7 +986,9 @@ Test(store_dynamodb, local, .timeout = 400)
     throttled(server);
     cut_off(server);
     test_leaks_end(&leaks);
+#ifndef TEST_WITHOUT_CRITERION /* ThreadSanitizer ends children that start threads */
     processes(server->url);
+#endif
     cr_assert_eq(perf_aws_close(aws), PERF_OK);
     test_server_stop(server);
 }
