@@ -73,7 +73,7 @@ enum {
 /** One tier below memory. Zero in a field means the default. */
 typedef struct perf_tier_options {
     size_t struct_size;
-    const char *backend;            /**< built-in: "sqlite"; ignored when store is given */
+    const char *backend; /**< built-in: "sqlite", "dynamodb"; ignored when store is given */
     const perf_store_vtable *store; /**< a backend of the host's own; must outlive the cache */
     void *store_ctx;                /**< handed to the store's open */
     const char *location;           /**< file name or URL */
@@ -454,24 +454,27 @@ typedef struct perf_tier_stats {
     size_t struct_size;
     const char *backend; /**< its name; valid until the cache is closed */
     uint64_t hits, misses;
-    uint64_t writes;         /**< operations written */
-    uint64_t commits;        /**< batches they were written in */
-    uint64_t errors;         /**< calls that failed */
-    uint64_t dropped;        /**< write-behind operations given up (queue full, tier failing) */
-    uint64_t queued;         /**< write-behind operations waiting now */
-    uint64_t damaged;        /**< records that did not check out */
-    uint64_t records, bytes; /**< what the store says it holds */
-    uint64_t repairs;        /**< of queued: removals that the tier missed while it failed */
-    uint64_t repaired;       /**< of those, how many it was told later */
-    uint64_t skipped;        /**< calls not made since it had failed a moment before */
-    uint64_t leases;         /**< rights to load that this process was given */
-    uint64_t heard;          /**< changes by others that it told */
-    uint64_t gaps;           /**< times that it could not tell for a while */
-    int64_t breaker;         /**< PERF_BREAKER_... (resilience.h): the state now */
+    uint64_t writes;           /**< operations written */
+    uint64_t commits;          /**< batches they were written in */
+    uint64_t errors;           /**< calls that failed */
+    uint64_t dropped;          /**< write-behind operations given up (queue full, tier failing) */
+    uint64_t queued;           /**< write-behind operations waiting now */
+    uint64_t damaged;          /**< records that did not check out */
+    uint64_t records, bytes;   /**< what the store says it holds */
+    uint64_t repairs;          /**< of queued: removals that the tier missed while it failed */
+    uint64_t repaired;         /**< of those, how many it was told later */
+    uint64_t skipped;          /**< calls not made since it had failed a moment before */
+    uint64_t leases;           /**< rights to load that this process was given */
+    uint64_t heard;            /**< changes by others that it told */
+    uint64_t gaps;             /**< times that it could not tell for a while */
+    int64_t breaker;           /**< PERF_BREAKER_... (resilience.h): the state now */
+    uint64_t read_units_milli; /**< capacity that reads consumed since it was opened, in thousandths
+                                    of the store's units ("dynamodb": RRU); 0: not paid so */
+    uint64_t write_units_milli; /**< the same for writes ("dynamodb": WRU) */
 } perf_tier_stats;
-#define PERF_TIER_STATS_INIT                                                          \
-    {                                                                                 \
-        sizeof(perf_tier_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+#define PERF_TIER_STATS_INIT                                                                \
+    {                                                                                       \
+        sizeof(perf_tier_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /** Statistics of tier number tier (0 is the first below memory). PERF_MISS: no such. Since 1.0. */

@@ -16,6 +16,7 @@
 #include <libperf/aws_eventstream.h>
 #include <libperf/aws_s3.h>
 #include <libperf/aws_sqs.h>
+#include <libperf/aws_tables.h>
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
 #include <libperf/http.h>

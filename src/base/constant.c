@@ -8,6 +8,7 @@
 #include <libperf/aws_bedrock.h>
 #include <libperf/aws_dynamodb.h>
 #include <libperf/aws_eventstream.h>
+#include <libperf/aws_tables.h>
 #include <libperf/cache.h>
 #include <libperf/http.h>
 #include <libperf/pool.h>
@@ -103,6 +104,12 @@ static const struct {
     C(PERF_DYNAMODB_ALWAYS),
     C(PERF_DYNAMODB_IF_ABSENT),
     C(PERF_DYNAMODB_IF_VERSION),
+    C(PERF_AWS_TABLE_CACHE),
+    C(PERF_AWS_TABLE_METRICS),
+    C(PERF_AWS_TABLE_TASKS),
+    C(PERF_AWS_TABLE_QUEUE),
+    C(PERF_AWS_POLICY_RUN),
+    C(PERF_AWS_POLICY_DEPLOY),
     C(PERF_AWS_SIGN_HEADERS),
     C(PERF_AWS_SIGN_URL),
     C(PERF_AWS_SIGN_RAW_PATH),

@@ -821,6 +821,8 @@ void perf__tier_stats(struct perf__tier *t, perf_tier_stats *stats)
     stats->damaged = perf__counters_sum(&t->counters, COUNT_DAMAGED);
     stats->records = usage.records;
     stats->bytes = usage.bytes;
+    stats->read_units_milli = usage.read_units_milli;
+    stats->write_units_milli = usage.write_units_milli;
     pthread_mutex_lock(&t->mutex);
     stats->writes = t->writes;
     stats->commits = t->commits;

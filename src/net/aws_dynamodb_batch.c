@@ -155,27 +155,6 @@ static int too_much(void)
     return perf__fail(PERF_EPROTOCOL, "the reply to a batch has more than was asked for");
 }
 
-/* "12.5" is 12500. */
-static int64_t thousandths(struct perf__json number)
-{
-    int64_t value = 0;
-    int decimals = -1;
-    for (size_t i = 0; i < number.len && value < INT64_MAX / 100000; i++) {
-        char c = number.at[i];
-        if (c == '.' && decimals < 0) {
-            decimals = 0;
-        } else if (c < '0' || c > '9') {
-            return 0;
-        } else if (decimals < 3) {
-            value = value * 10 + (c - '0');
-            decimals += decimals >= 0;
-        }
-    }
-    for (decimals = decimals < 0 ? 0 : decimals; decimals < 3; decimals++)
-        value *= 10;
-    return value;
-}
-
 static void take_capacity(perf_dynamodb_batch *b, struct perf__json all)
 {
     struct perf__json list, each, units;
@@ -184,7 +163,7 @@ static void take_capacity(perf_dynamodb_batch *b, struct perf__json all)
         return;
     while (perf__json_next(list, &at, NULL, &each))
         if (perf__json_find(each, "CapacityUnits", 0, &units))
-            b->millicapacity += thousandths(units);
+            b->millicapacity += perf__json_thousandths(units);
 }
 
 static int take_items(perf_dynamodb_batch *b, struct perf__json all, size_t asked)

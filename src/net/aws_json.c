@@ -339,3 +339,23 @@ bool perf__json_uint(struct perf__json value, uint64_t *out)
     *out = n;
     return true;
 }
+
+int64_t perf__json_thousandths(struct perf__json value)
+{
+    int64_t n = 0;
+    int decimals = -1;
+    for (size_t i = 0; i < value.len && n < INT64_MAX / 100000; i++) {
+        char c = value.at[i];
+        if (c == '.' && decimals < 0) {
+            decimals = 0;
+        } else if (c < '0' || c > '9') {
+            return 0;
+        } else if (decimals < 3) {
+            n = n * 10 + (c - '0');
+            decimals += decimals >= 0;
+        }
+    }
+    for (decimals = decimals < 0 ? 0 : decimals; decimals < 3; decimals++)
+        n *= 10;
+    return n;
+}

@@ -54,6 +54,9 @@ void perf__json_short(struct perf__json string, char *out, size_t size);
 /** A number without sign or fraction, in quotes or not. */
 bool perf__json_uint(struct perf__json value, uint64_t *out);
 
+/** A number in thousandths: 12.5 is 12500. 0 for what is no plain number. */
+int64_t perf__json_thousandths(struct perf__json value);
+
 /* ------------------------------------------------------------------ writing */
 
 /** A text that grows. Once memory was short it stays failed, and nothing more is added. */

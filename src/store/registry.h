@@ -5,7 +5,8 @@
 
 #include "store.h"
 
-extern const perf_store_vtable perf__store_sqlite; /* sqlite.c; absent with WITH_SQLITE=0 */
+extern const perf_store_vtable perf__store_sqlite;   /* sqlite.c; absent with WITH_SQLITE=0 */
+extern const perf_store_vtable perf__store_dynamodb; /* dynamodb.c; absent with WITH_AWS=0 */
 
 /* PERF_EINVAL that lists the names there are, or PERF_EUNSUPPORTED for a backend that this
  * build was made without. name may be NULL. */

@@ -9,6 +9,7 @@
 
 #include "../../src/base/alloc.h"
 #include "../../src/base/hash.h"
+#include "seams.h"
 #include "test.h"
 
 perf_store_key test_key(struct test_key *own, uint64_t n)
@@ -219,8 +220,8 @@ static void check_usage(struct perf__store *store)
 {
     perf_store_usage before, after;
     cr_assert(perf__store_usage(store, &before) == PERF_OK);
-    if (!before.records && !before.bytes)
-        return; /* a store without usage() */
+    if ((!before.records && !before.bytes) || !strcmp(perf__store_name(store), "dynamodb"))
+        return; /* a store without usage(), or whose figures are some hours old */
     for (uint64_t i = 0; i < 10; i++)
         cr_assert(put(store, 700 + i, "twice", 5) == PERF_OK && !put(store, 700 + i, "again", 5));
     cr_assert(perf__store_usage(store, &after) == PERF_OK);
@@ -268,9 +269,12 @@ static void check_threads(struct perf__store *store, const perf_allocator *a)
 
 void store_conformance(const perf_tier_options *tier)
 {
+    struct test_host th;
     struct perf__host host;
     struct perf__store *store;
-    cr_assert(perf__host_take(NULL, &host) == PERF_OK);
+    /* A clock before all the times that the checks use: a store may hide what is over. */
+    cr_assert(perf__host_take(test_host_init(&th), &host) == PERF_OK);
+    th.realtime_ms = 500;
     cr_assert(perf__store_open(tier, &host, &store) == PERF_OK, "%s", perf_last_error());
     const perf_allocator *a = &host.allocator;
     check_basics(store, a);
@@ -285,6 +289,7 @@ void store_conformance(const perf_tier_options *tier)
     cr_assert(perf__store_flush(store) == PERF_OK);
     bool durable = perf__store_capabilities(store) & PERF_STORE_DURABLE;
     perf__store_close(store);
+    cr_assert(th.live == 0);
     if (!durable)
         return;
     cr_assert(perf__store_open(tier, &host, &store) == PERF_OK, "%s", perf_last_error());
@@ -294,4 +299,5 @@ void store_conformance(const perf_tier_options *tier)
     cr_assert(perf__store_marks(store, see_mark, &seen) == PERF_OK);
     cr_assert(!seen.count || (seen.count == 4 && seen.tag_a == 60), "marks survive");
     perf__store_close(store);
+    cr_assert(th.live == 0);
 }

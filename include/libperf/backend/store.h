@@ -126,10 +126,13 @@ typedef struct perf_store_listener {
 /** What a store knows about itself. */
 typedef struct perf_store_usage {
     size_t struct_size;
-    uint64_t records;   /**< records held */
-    uint64_t bytes;     /**< bytes held, with the backend's overhead where it is known */
-    uint64_t evictions; /**< records dropped to stay within max_bytes */
-    uint64_t expired;   /**< records dropped because their time was over */
+    uint64_t records;           /**< records held */
+    uint64_t bytes;             /**< bytes held, with the backend's overhead where it is known */
+    uint64_t evictions;         /**< records dropped to stay within max_bytes */
+    uint64_t expired;           /**< records dropped because their time was over */
+    uint64_t read_units_milli;  /**< capacity that reads consumed since open, in thousandths of the
+                                     backend's units; 0: it is not paid so */
+    uint64_t write_units_milli; /**< the same for writes */
 } perf_store_usage;
 
 /**
