@@ -55,21 +55,23 @@ struct perf_redis {
     struct perf__host host;
     uint64_t generation;
     perf_redis_options options; /* defaults filled in, URL read; its strings are below */
-    char *strings;
+    char *strings; /* wiped when it is closed */
+    size_t strings_size;
     struct perf__redis_tls *tls;
     struct perf__redis_loop *loop;
     const struct perf__redis_route *route;
     void *route_data;
+    struct perf__redis_link *_Atomic single; /* the route to one server: its link, once called for */
     struct perf__redis_blocking *blocking; /* the pool */
 
     pthread_mutex_t mutex; /* the lists, done_fd, greeting */
     pthread_cond_t changed;
     _Atomic int refs;
     _Atomic bool closing;
-    _Atomic int inside; /* threads in blocking calls */
     struct perf__redis_pendings over;
     int done_fd;
     uint64_t subscribers;
+    uint64_t blocked; /* threads in commands that block */
     char *greeting; /* on_connect, encoded */
     size_t greeting_len;
     uint32_t greeting_replies;
@@ -89,8 +91,19 @@ void perf__redis_event(void *ctx, struct perf__redis_link *link, int event, int 
                        const char *error);
 
 /* ---- redis_url.c ---- */
-/** Fills fields that are not set from the URL; strings into redis->strings. */
-int perf__redis_url_take(perf_redis *redis);
+/** Fills fields that are not set from the URL; strings go to room, of strlen(url) + 4 bytes. */
+int perf__redis_url_parse(perf_redis_options *o, const char *url, char *room);
+
+/* ---- redis_call.c ---- */
+/** The beginning of a call that waits: its deadline, or PERF_EINVAL, PERF_EFORKED, PERF_EDEADLK. */
+int perf__redis_begin(perf_redis *redis, int64_t timeout_ms, int64_t *deadline_ns);
+void perf__redis_trip_init(struct perf__redis_trip *trip, size_t argc, const perf_bytes *argv,
+                           const char *bytes, size_t len, uint32_t expected, int64_t deadline_ns,
+                           perf_redis_reply **replies);
+/** The end of an op with one reply, which is released or becomes *out (out may be NULL): the op's
+ *  status, or that of an error reply, with the sentence. */
+int perf__redis_take_reply(struct perf__redis_op *op, perf_redis_reply *reply,
+                           perf_redis_reply **out);
 
 /* ---- redis_command.c ---- */
 enum { PERF__REDIS_PLAIN, PERF__REDIS_BLOCKS, PERF__REDIS_REFUSED };

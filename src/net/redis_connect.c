@@ -663,6 +663,8 @@ static int state_of(struct perf__redis_link *link, bool *closing)
 {
     pthread_mutex_lock(&link->mutex);
     int state = link->state;
+    if (perf__redis_loop_ends(link->loop))
+        link->closing = true;
     *closing = link->closing;
     pthread_mutex_unlock(&link->mutex);
     return state;

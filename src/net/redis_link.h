@@ -126,6 +126,8 @@ struct perf__redis_task {
     struct perf__redis_task *next;
 };
 int perf__redis_loop_post(struct perf__redis_loop *loop, struct perf__redis_task *task);
+/** Ends all links for good, ops with PERF_ECLOSED; they still have to be closed. No new ones. */
+void perf__redis_loop_end_all(struct perf__redis_loop *loop);
 /** In a forked child: closes descriptors and frees nothing. */
 void perf__redis_loop_abandon(struct perf__redis_loop *loop);
 

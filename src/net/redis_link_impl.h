@@ -167,6 +167,8 @@ void perf__redis_serve(struct perf__redis_link *link, uint32_t events, int64_t n
 /* ---- redis_loop.c ---- */
 /** The loop is to serve this link. Any thread, also with the link's mutex. */
 void perf__redis_attend(struct perf__redis_link *link);
+/** perf__redis_loop_end_all was called. */
+bool perf__redis_loop_ends(struct perf__redis_loop *loop);
 int perf__redis_loop_add(struct perf__redis_link *link);
 void perf__redis_loop_remove(struct perf__redis_link *link);
 /** Tells epoll about the link's socket; 0: only a peer that leaves. */

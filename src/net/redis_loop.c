@@ -32,6 +32,7 @@ struct perf__redis_loop {
     pthread_cond_t served;
     struct perf__redis_task *tasks, **tasks_end;
     bool started, stopping;
+    _Atomic bool ending;
     _Atomic bool awake; /* the I/O thread will look again before it sleeps */
     pthread_t thread;
     int epoll_fd, wake_fd;
@@ -42,12 +43,12 @@ const struct perf__host *perf__redis_loop_host(struct perf__redis_loop *loop)
     return loop->host;
 }
 
+/* Thread-local by nature: whose I/O thread this one is. */
+static _Thread_local struct perf__redis_loop *here __attribute__((tls_model("initial-exec")));
+
 bool perf__redis_loop_is_here(struct perf__redis_loop *loop)
 {
-    pthread_mutex_lock(&loop->mutex);
-    bool here = loop->started && pthread_equal(loop->thread, pthread_self());
-    pthread_mutex_unlock(&loop->mutex);
-    return here;
+    return here == loop;
 }
 
 /* -------------------------------------------------------------------- sockets */
@@ -79,16 +80,22 @@ static void wake(struct perf__redis_loop *loop)
         (void)!write(loop->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
 }
 
+/* With the mutex. */
+static void queue_attention(struct perf__redis_loop *loop, struct perf__redis_link *link)
+{
+    if (link->attention)
+        return;
+    link->attention = true;
+    link->next_attention = NULL;
+    *loop->attention_end = link;
+    loop->attention_end = &link->next_attention;
+}
+
 void perf__redis_attend(struct perf__redis_link *link)
 {
     struct perf__redis_loop *loop = link->loop;
     pthread_mutex_lock(&loop->mutex);
-    if (!link->attention) {
-        link->attention = true;
-        link->next_attention = NULL;
-        *loop->attention_end = link;
-        loop->attention_end = &link->next_attention;
-    }
+    queue_attention(loop, link);
     pthread_mutex_unlock(&loop->mutex);
     wake(loop);
 }
@@ -136,12 +143,8 @@ static int64_t serve_all(struct perf__redis_loop *loop)
         perf__redis_serve(link, 0, now);
     pthread_mutex_lock(&loop->mutex);
     TAILQ_FOREACH (link, &loop->links, all) {
-        if (link->timer_ns <= now && !link->attention) {
-            link->attention = true;
-            link->next_attention = NULL;
-            *loop->attention_end = link;
-            loop->attention_end = &link->next_attention;
-        }
+        if (link->timer_ns <= now)
+            queue_attention(loop, link);
         first = link->timer_ns < first ? link->timer_ns : first;
     }
     bool more = loop->attention || loop->tasks;
@@ -153,6 +156,7 @@ static void *loop_main(void *argument)
 {
     struct perf__redis_loop *loop = argument;
     struct epoll_event events[EVENTS];
+    here = loop;
     for (;;) {
         atomic_store(&loop->awake, true);
         run_tasks(loop);
@@ -181,10 +185,10 @@ static void *loop_main(void *argument)
 /* With the mutex. */
 static int start(struct perf__redis_loop *loop)
 {
+    if (loop->stopping || atomic_load(&loop->ending))
+        return perf__fail(PERF_ECLOSED, "the Redis client is closing");
     if (loop->started)
         return PERF_OK;
-    if (loop->stopping)
-        return perf__fail(PERF_ECLOSED, "the Redis client is closing");
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = NULL};
@@ -235,6 +239,24 @@ void perf__redis_loop_remove(struct perf__redis_link *link)
     while (loop->serving == link)
         pthread_cond_wait(&loop->served, &loop->mutex);
     pthread_mutex_unlock(&loop->mutex);
+}
+
+bool perf__redis_loop_ends(struct perf__redis_loop *loop)
+{
+    return atomic_load_explicit(&loop->ending, memory_order_acquire);
+}
+
+void perf__redis_loop_end_all(struct perf__redis_loop *loop)
+{
+    struct perf__redis_link *link;
+    atomic_store(&loop->ending, true);
+    pthread_mutex_lock(&loop->mutex);
+    TAILQ_FOREACH (link, &loop->links, all)
+        queue_attention(loop, link);
+    bool started = loop->started;
+    pthread_mutex_unlock(&loop->mutex);
+    if (started)
+        wake(loop);
 }
 
 int perf__redis_loop_post(struct perf__redis_loop *loop, struct perf__redis_task *task)
