@@ -383,7 +383,7 @@ Test(redis, commands_that_block_do_not_hold_up_others)
         free(blocked);
         blocked = test_redis_cli(s, "INFO clients");
     }
-    cr_assert_not_null(strstr(blocked, "blocked_clients:4"));
+    cr_assert_not_null(strstr(blocked, "blocked_clients:4"), "%s", blocked);
     free(blocked);
     SAYS(redis, "PONG", "PING"); /* not behind them */
     SAYS(redis, "4", "RPUSH", "queue", "item", "item", "item", "item");
