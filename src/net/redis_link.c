@@ -564,7 +564,7 @@ bool perf__redis_read_once(struct perf__redis_link *link)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
     ssize_t n;
-    bool more;
+    bool more, any = false;
     do {
         /* What is left is the beginning of a line; the parser takes all else. */
         if (link->input_at) {
@@ -581,9 +581,10 @@ bool perf__redis_read_once(struct perf__redis_link *link)
         atomic_fetch_add_explicit(&link->reads, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&link->bytes_in, (uint64_t)n, memory_order_relaxed);
         link->input_len += (size_t)n;
+        any = true;
         if (link->options.listens) {
             push_replies(link);
-            more = true;
+            more = (size_t)n == room || link->session;
         } else {
             pthread_mutex_lock(&link->mutex);
             take_replies(link, &ended);
@@ -598,7 +599,7 @@ bool perf__redis_read_once(struct perf__redis_link *link)
         }
     } while (more);
     if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
-        return n > 0;
+        return any;
     int error = n ? errno : 0;
     pthread_mutex_lock(&link->mutex);
     perf__redis_break(link, PERF_EIO, "the connection broke: %s",
@@ -649,8 +650,7 @@ static void read_until(struct perf__redis_link *link, struct perf__redis_op *op)
                 return;
             timeout = left > (int64_t)INT_MAX * 1000000 ? INT_MAX : (int)(left / 1000000 + 1);
         }
-        if (poll(&poll_fd, 1, timeout) > 0 && !perf__redis_read_once(link) &&
-            atomic_load_explicit(&link->reader, memory_order_relaxed) == PERF__REDIS_CALLER) {
+        if (poll(&poll_fd, 1, timeout) > 0 && !perf__redis_read_once(link)) {
             pthread_mutex_lock(&link->mutex);
             bool broken = link->state != PERF__REDIS_IS_UP;
             pthread_mutex_unlock(&link->mutex);

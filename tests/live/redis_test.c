@@ -356,6 +356,20 @@ Test(redis, threads_share_a_connection)
     test_server_stop(s);
 }
 
+static void wait_for_blocked(const struct test_server *s, int count)
+{
+    char wanted[40];
+    snprintf(wanted, sizeof wanted, "blocked_clients:%d\r", count);
+    for (int64_t until = now_ms() + 10000; now_ms() < until;) {
+        char *text = test_redis_cli(s, "INFO clients");
+        bool there = text && strstr(text, wanted);
+        free(text);
+        if (there)
+            return;
+    }
+    cr_assert_fail("there are not %d blocked clients", count);
+}
+
 static void *wait_for_list(void *ctx)
 {
     perf_redis *redis = ctx;
@@ -378,13 +392,7 @@ Test(redis, commands_that_block_do_not_hold_up_others)
     redis = connect_to(s);
     for (int i = 0; i < 4; i++)
         cr_assert_eq(pthread_create(&threads[i], NULL, wait_for_list, redis), 0);
-    char *blocked = NULL;
-    for (int64_t until = now_ms() + 5000; now_ms() < until && !(blocked && strstr(blocked, "blocked_clients:4"));) {
-        free(blocked);
-        blocked = test_redis_cli(s, "INFO clients");
-    }
-    cr_assert_not_null(strstr(blocked, "blocked_clients:4"), "%s", blocked);
-    free(blocked);
+    wait_for_blocked(s, 4);
     SAYS(redis, "PONG", "PING"); /* not behind them */
     SAYS(redis, "4", "RPUSH", "queue", "item", "item", "item", "item");
     for (int i = 0; i < 4; i++) {
@@ -397,6 +405,7 @@ Test(redis, commands_that_block_do_not_hold_up_others)
     int64_t begun = now_ms();
     cr_assert_eq(perf_redis_call_text(redis, words, 200, NULL), PERF_ETIMEDOUT);
     cr_assert_lt(now_ms() - begun, 2000);
+    wait_for_blocked(s, 0);
     OK(PERF_REDIS_CALL(redis, NULL, "RPUSH", "queue", "1"));
     SAYS(redis, "1", "LLEN", "queue");
     perf_redis_reply *reply;
@@ -423,12 +432,7 @@ Test(redis, close_ends_those_that_block)
     pthread_t thread;
     void *wrong;
     cr_assert_eq(pthread_create(&thread, NULL, block_for_long, redis), 0);
-    char *blocked = NULL;
-    for (int64_t until = now_ms() + 5000; now_ms() < until && !(blocked && strstr(blocked, "blocked_clients:1"));) {
-        free(blocked);
-        blocked = test_redis_cli(s, "INFO clients");
-    }
-    free(blocked);
+    wait_for_blocked(s, 1);
     int64_t begun = now_ms();
     OK(perf_redis_close(redis));
     pthread_join(thread, &wrong);
