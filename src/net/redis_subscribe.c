@@ -44,7 +44,9 @@ struct perf_redis_subscriber {
     void *message_ctx;
     uint64_t max_queued, max_queued_bytes;
     _Atomic int64_t id;
-    bool was_up; /* I/O thread */
+    /* I/O thread. */
+    bool was_up;
+    uint64_t awaited; /* answers to what was said again; then GAP */
 
     pthread_mutex_t mutex;
     pthread_cond_t arrived;
@@ -156,6 +158,8 @@ static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *
     } else if (e && reply->size == 3 &&
                (is_word(&e[0], "subscribe") || is_word(&e[0], "psubscribe"))) {
         notice(subscriber, PERF_REDIS_SUBSCRIBED, bytes_of(&e[1]));
+        if (subscriber->awaited && !--subscriber->awaited)
+            notice(subscriber, PERF_REDIS_GAP, (perf_bytes){NULL, 0});
     } /* else: PONG, unsubscribe, an error such as NOPERM: the link's log says nothing of it */
     perf_redis_reply_release(reply);
 }
@@ -209,15 +213,18 @@ static void on_event(void *ctx, struct perf__redis_link *link, int event, int st
     }
     (void)error;
     int rc = PERF_OK;
-    /* Held while it is said, so that a name that comes now is said once at least. */
+    uint64_t said = 0;
+    /* Held while it is said, so that a name that comes now is said once at least, and after these. */
     pthread_mutex_lock(&subscriber->mutex);
-    for (struct name *n = subscriber->names; n && !rc; n = n->hh.next)
+    for (struct name *n = subscriber->names; n && !rc; n = n->hh.next, said++)
         rc = say(subscriber, n->text[0] == 'p' ? "PSUBSCRIBE" : "SUBSCRIBE", n->text + 1,
                  n->len - 1);
     pthread_mutex_unlock(&subscriber->mutex);
     if (rc)
         perf__redis_link_reconnect(link); /* no memory: once more, later */
-    if (subscriber->was_up)
+    /* What is published before the server has heard all of it is lost, too. */
+    subscriber->awaited = subscriber->was_up ? said : 0;
+    if (subscriber->was_up && !said)
         notice(subscriber, PERF_REDIS_GAP, (perf_bytes){NULL, 0});
     subscriber->was_up = true;
 }
