@@ -95,13 +95,15 @@ static void attempt_failed(struct perf__redis_link *link, int status, const char
 {
     struct perf__redis_ended ended = {NULL, 0, false};
     char text[sizeof ((struct perf__redis_op *)0)->error];
+    pthread_mutex_lock(&link->mutex);
+    snprintf(link->failure, sizeof link->failure, "%s", error); /* it may be the resolve's */
+    pthread_mutex_unlock(&link->mutex);
     close_socket(link);
     end_resolve(link);
     pthread_mutex_lock(&link->mutex);
     link->stats.connect_failures++;
     link->failures++;
     link->failed = status;
-    snprintf(link->failure, sizeof link->failure, "%s", error);
     snprintf(text, sizeof text, "%.70s: %.120s", link->label, link->failure);
     link->state = link->options.once ? PERF__REDIS_ENDED : PERF__REDIS_PAUSED;
     link->retry_ns = now + backoff_ns(link);
@@ -372,14 +374,14 @@ static void begin_greeting(struct perf__redis_link *link, int64_t now)
         perf__redis_loop_watch(link, EPOLLIN | EPOLLOUT);
 }
 
-static void refused(struct perf__redis_link *link, uint32_t index, const perf_redis_reply *reply,
-                    int64_t now)
+/* The server's text, but its first word only when it repeats our password. */
+static void refused(struct perf__redis_link *link, const perf_redis_reply *reply, int64_t now)
 {
+    const char *password = link->options.password, *said = reply->u.data;
     char text[120];
     int status = perf_redis_reply_status(reply);
-    /* The text of the server, but never what it may have repeated of ours. */
-    snprintf(text, sizeof text, "%.*s", index < link->greeting_own ? (int)strcspn(reply->u.data, "'`\"<,") : 100,
-             reply->u.data);
+    bool repeats = password && strstr(said, password);
+    snprintf(text, sizeof text, "%.*s", repeats ? (int)strcspn(said, " ") : 100, said);
     attempt_failed(link, status, text, now);
 }
 
@@ -406,7 +408,7 @@ static void read_greeting(struct perf__redis_link *link, int64_t now)
             bool error = link->parser.status ||
                          (reply->type == PERF_REDIS_ERROR && index != link->greeting_ignore);
             if (error && reply)
-                refused(link, index, reply, now);
+                refused(link, reply, now);
             else if (error)
                 attempt_failed(link, PERF_EUNAVAILABLE, "no memory for the server's greeting", now);
             else if (index >= link->greeting_own && link->options.greeted)

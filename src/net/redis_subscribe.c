@@ -15,6 +15,7 @@
 
 #include "../base/alloc.h"
 #include "../base/fork.h"
+#include "../base/log.h"
 #include "../base/status.h"
 #include "../base/sync.h"
 #include "../base/uthash_host.h"
@@ -135,6 +136,13 @@ static perf_bytes bytes_of(const perf_redis_reply *reply)
     return (perf_bytes){perf_redis_reply_data(reply), perf_redis_reply_size(reply)};
 }
 
+/* The server has heard of one more of what was said again. */
+static void answered(perf_redis_subscriber *subscriber)
+{
+    if (subscriber->awaited && !--subscriber->awaited)
+        notice(subscriber, PERF_REDIS_GAP, (perf_bytes){NULL, 0});
+}
+
 static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *reply)
 {
     perf_redis_subscriber *subscriber = ctx;
@@ -158,9 +166,12 @@ static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *
     } else if (e && reply->size == 3 &&
                (is_word(&e[0], "subscribe") || is_word(&e[0], "psubscribe"))) {
         notice(subscriber, PERF_REDIS_SUBSCRIBED, bytes_of(&e[1]));
-        if (subscriber->awaited && !--subscriber->awaited)
-            notice(subscriber, PERF_REDIS_GAP, (perf_bytes){NULL, 0});
-    } /* else: PONG, unsubscribe, an error such as NOPERM: the link's log says nothing of it */
+        answered(subscriber);
+    } else if (reply->type == PERF_REDIS_ERROR) { /* such as NOPERM for this channel */
+        perf__log(&subscriber->redis->host.log, PERF_LOG_WARNING, "redis", "a subscription: %.200s",
+                  reply->u.data);
+        answered(subscriber);
+    } /* else: PONG, unsubscribe */
     perf_redis_reply_release(reply);
 }
 
