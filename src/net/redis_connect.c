@@ -94,7 +94,7 @@ static void attempt_failed(struct perf__redis_link *link, int status, const char
                            int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
-    char text[sizeof ((struct perf__redis_op *)0)->error];
+    char text[sizeof((struct perf__redis_op *)0)->error];
     pthread_mutex_lock(&link->mutex);
     snprintf(link->failure, sizeof link->failure, "%s", error); /* it may be the resolve's */
     pthread_mutex_unlock(&link->mutex);
@@ -163,8 +163,8 @@ static void *resolve_main(void *argument)
     struct perf__redis_resolve *r = argument;
     struct perf__redis_link *link = r->link;
     if (link->options.where) {
-        r->status = link->options.where(link->options.ctx, link->options.connect_timeout_ms,
-                                        &r->where);
+        r->status =
+            link->options.where(link->options.ctx, link->options.connect_timeout_ms, &r->where);
         if (r->status)
             snprintf(r->error, sizeof r->error, "%s", perf_last_error());
     }
@@ -544,10 +544,9 @@ static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now
     bool up = link->state == PERF__REDIS_IS_UP;
     link->timer_ns = link->next_deadline;
     if (up)
-        perf__redis_loop_watch(link, (link->blocked ? (uint32_t)EPOLLOUT : 0u) |
-                                         (atomic_load(&link->reader) == PERF__REDIS_THREAD
-                                              ? (uint32_t)EPOLLIN
-                                              : 0u));
+        perf__redis_loop_watch(
+            link, (link->blocked ? (uint32_t)EPOLLOUT : 0u) |
+                      (atomic_load(&link->reader) == PERF__REDIS_THREAD ? (uint32_t)EPOLLIN : 0u));
     pthread_mutex_unlock(&link->mutex);
     if (link->options.listens && link->options.ping_ms) {
         int64_t from = link->pinged_ns ? link->pinged_ns : link->heard_ns;
@@ -562,7 +561,7 @@ static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now
 static bool serve_broken(struct perf__redis_link *link, int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
-    char text[sizeof ((struct perf__redis_op *)0)->error];
+    char text[sizeof((struct perf__redis_op *)0)->error];
     int role = PERF__REDIS_THREAD;
     atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_NOBODY_MAY);
     role = PERF__REDIS_FREE;

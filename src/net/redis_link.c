@@ -131,7 +131,8 @@ void perf__redis_call_finished(struct perf__redis_link *link)
 /* May bytes from this place of the stream have left? While somebody sends, nobody knows. */
 static bool may_be_written(const struct perf__redis_link *link, uint64_t place)
 {
-    return place < (link->writing && !link->blocked ? link->appended - link->out.len : link->flushed);
+    return place <
+           (link->writing && !link->blocked ? link->appended - link->out.len : link->flushed);
 }
 
 /* An op whose time is over. */
@@ -150,7 +151,7 @@ static int late_status(struct perf__redis_link *link, const struct perf__redis_s
 void perf__redis_expire(struct perf__redis_link *link, struct perf__redis_ended *ended,
                         int64_t now_ns)
 {
-    char text[sizeof ((struct perf__redis_op *)0)->error];
+    char text[sizeof((struct perf__redis_op *)0)->error];
     if (now_ns < link->next_deadline)
         return;
     link->next_deadline = INT64_MAX;
@@ -688,8 +689,8 @@ static void give_up(struct perf__redis_link *link, struct perf__redis_op *op)
 
 /*
  * In a crowd it gives others their turn before it sleeps: they fill the next batch meanwhile, and
- * when it is its turn again, the reply is often there. That spares putting it to sleep and waking it,
- * which cost more than switching to another thread does.
+ * when it is its turn again, the reply is often there. That spares putting it to sleep and waking
+ * it, which cost more than switching to another thread does.
  */
 void perf__redis_wait(struct perf__redis_link *link, struct perf__redis_op *op)
 {

@@ -92,7 +92,8 @@ static void enqueue(perf_redis_subscriber *subscriber, const perf_redis_message 
     bool full = message->kind == PERF_REDIS_MESSAGE &&
                 (subscriber->queued >= subscriber->max_queued ||
                  subscriber->queued_bytes + size > subscriber->max_queued_bytes);
-    struct item *item = full ? NULL : perf__alloc(&subscriber->redis->host.allocator, sizeof *item + size);
+    struct item *item =
+        full ? NULL : perf__alloc(&subscriber->redis->host.allocator, sizeof *item + size);
     if (!item) {
         subscriber->dropped = true;
         return;
@@ -225,7 +226,8 @@ static void on_event(void *ctx, struct perf__redis_link *link, int event, int st
     (void)error;
     int rc = PERF_OK;
     uint64_t said = 0;
-    /* Held while it is said, so that a name that comes now is said once at least, and after these. */
+    /* Held while it is said, so that a name that comes now is said once at least, and after these.
+     */
     pthread_mutex_lock(&subscriber->mutex);
     for (struct name *n = subscriber->names; n && !rc; n = n->hh.next, said++)
         rc = say(subscriber, n->text[0] == 'p' ? "PSUBSCRIBE" : "SUBSCRIBE", n->text + 1,
@@ -375,8 +377,10 @@ static int add(perf_redis_subscriber *subscriber, char kind, const void *text, s
     pthread_mutex_lock(&subscriber->mutex);
     HASH_FIND(hh, subscriber->names, name->text, name->len, known);
     if (!known && HASH_COUNT(subscriber->names) >= NAMES_MAX)
-        rc = perf__fail(PERF_EBUSY, "%d channels and patterns are subscribed, which is the limit; "
-                                    "use a pattern or another subscriber", NAMES_MAX);
+        rc = perf__fail(PERF_EBUSY,
+                        "%d channels and patterns are subscribed, which is the limit; "
+                        "use a pattern or another subscriber",
+                        NAMES_MAX);
     if (!known && !rc) {
         HASH_ADD(hh, subscriber->names, text[0], name->len, name);
         if (uthash_oom)

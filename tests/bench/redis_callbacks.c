@@ -34,7 +34,7 @@ static void done(void *ctx, int status, const char *text, perf_redis_reply *repl
     }
     if (c->get)
         c->counts.wrong += perf_redis_reply_size(reply) != 64 ||
-                    memcmp(perf_redis_reply_data(reply), c->value, 64) != 0;
+                           memcmp(perf_redis_reply_data(reply), c->value, 64) != 0;
     perf_redis_reply_release(reply);
     redis_count(&c->counts, atomic_load_explicit(&phase, memory_order_relaxed) == 1);
     if (atomic_load_explicit(&phase, memory_order_relaxed) == 2)

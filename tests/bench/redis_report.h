@@ -57,7 +57,8 @@ static inline void redis_count(struct redis_counts *c, bool measure)
     c->buckets[bucket < REDIS_BUCKETS ? bucket : REDIS_BUCKETS - 1]++;
 }
 
-static inline int redis_report(struct redis_counts *const *all, int n, double seconds, double cpu_us)
+static inline int redis_report(struct redis_counts *const *all, int n, double seconds,
+                               double cpu_us)
 {
     uint64_t count = 0, wrong = 0, seen = 0;
     double p50 = 0, p99 = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redis_peer.h - a Redis server that does as it is told: a thread with a script of what to answer to
- * the n-th command that it reads, and what to do with the connection then.
+ * redis_peer.h - a Redis server that does as it is told: a thread with a script of what to answer
+ * to the n-th command that it reads, and what to do with the connection then.
  *
  *     REDIS_PEER(p, {"+OK\r\n", KEEP}, {"$5\r\nhel", CLOSE});
  *     ... p.port ...
@@ -146,9 +146,10 @@ static void redis_peer_stop(struct redis_peer *p)
     close(p->listener);
 }
 
-#define REDIS_PEER(p, ...)                                                                     \
-    struct redis_peer p;                                                                       \
-    redis_peer_start(&p, sizeof((struct redis_answer[]){__VA_ARGS__}) / sizeof(struct redis_answer), \
+#define REDIS_PEER(p, ...)                                                                       \
+    struct redis_peer p;                                                                         \
+    redis_peer_start(&p,                                                                         \
+                     sizeof((struct redis_answer[]){__VA_ARGS__}) / sizeof(struct redis_answer), \
                      (struct redis_answer[]){__VA_ARGS__})
 
 #endif

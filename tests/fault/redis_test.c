@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redis_test.c - the Redis client and a peer that answers as no server should: garbage, replies that
- * are cut, too many, too few, none at all, and refusals of who we are. Memory that fails under all of
- * it.
+ * redis_test.c - the Redis client and a peer that answers as no server should: garbage, replies
+ * that are cut, too many, too few, none at all, and refusals of who we are. Memory that fails under
+ * all of it.
  */
 #include <libperf/redis.h>
 
@@ -11,7 +11,10 @@
 #include "seams.h"
 
 /* SETNAME comes first on each connection; most scripts begin with its answer. */
-#define HELLO {"+OK\r\n", KEEP}
+#define HELLO           \
+    {                   \
+        "+OK\r\n", KEEP \
+    }
 
 static perf_redis *connect_to(const struct redis_peer *p, int64_t timeout_ms, const perf_host *host)
 {
@@ -181,11 +184,13 @@ Test(fault_redis, memory_that_fails)
         if (redis) {
             int rc = perf_redis_call(redis, 2, get, 0, &reply);
             cr_assert(rc == PERF_OK || rc == PERF_ENOMEM || rc == PERF_EUNAVAILABLE ||
-                          rc == PERF_ETIMEDOUT, "%d: %d %s", at, rc, perf_last_error());
+                          rc == PERF_ETIMEDOUT,
+                      "%d: %d %s", at, rc, perf_last_error());
             perf_redis_reply_release(reply);
             rc = perf_redis_call_many(redis, 2, two, 0, replies);
             cr_assert(rc == PERF_OK || rc == PERF_ENOMEM || rc == PERF_EUNAVAILABLE ||
-                          rc == PERF_ETIMEDOUT, "%d: %d %s", at, rc, perf_last_error());
+                          rc == PERF_ETIMEDOUT,
+                      "%d: %d %s", at, rc, perf_last_error());
             for (int i = 0; i < 2 && !rc; i++)
                 perf_redis_reply_release(replies[i]);
             succeeded += !atomic_load(&th.failed);

@@ -80,10 +80,9 @@ static void read_url(const uint8_t *data, size_t size)
     int rc = perf__redis_url_parse(&o, url, tight);
     if (rc && rc != PERF_EINVAL)
         abort();
-    if (!rc && (o.port < 0 || o.port > 65535 || o.db < 0 ||
-                (o.unix_socket && *o.unix_socket != '/') ||
-                (o.hostname && strlen(o.hostname) > len) ||
-                (o.password && strlen(o.password) > len)))
+    if (!rc &&
+        (o.port < 0 || o.port > 65535 || o.db < 0 || (o.unix_socket && *o.unix_socket != '/') ||
+         (o.hostname && strlen(o.hostname) > len) || (o.password && strlen(o.password) > len)))
         abort();
     free(tight);
     free(url);
