@@ -73,7 +73,9 @@ typedef struct perf_redis_command {
 
 /** What there is at the other end. */
 enum {
-    PERF_REDIS_SINGLE = 0 /**< one server */
+    PERF_REDIS_SINGLE = 0,  /**< one server */
+    PERF_REDIS_CLUSTER = 1, /**< a Redis Cluster */
+    PERF_REDIS_SENTINEL = 2 /**< a master that sentinels name */
 };
 
 /** What an event callback hears of the shared connection. */
@@ -125,11 +127,26 @@ typedef struct perf_redis_options {
     perf_redis_event_fn event;            /**< told when the shared connection comes and goes */
     void *event_ctx;
     const perf_host *host; /**< allocator, clock, log */
+
+    /* CLUSTER and SENTINEL */
+    const char *const *seeds;  /**< "host" or "host:port" each. CLUSTER: nodes to begin with besides
+                                    the url's, at its port by default; SENTINEL: the sentinels, at
+                                    26379 by default; required there */
+    uint64_t seed_count;       /**< up to 64 */
+    const char *master_name;   /**< SENTINEL: as the sentinels call the master; required */
+    const char *sentinel_user; /**< SENTINEL: the sentinels' own credentials; default: none */
+    const char *sentinel_password;
+    int64_t sentinel_tls;   /**< SENTINEL: 1: the sentinels speak TLS, too */
+    int64_t read_replicas;  /**< CLUSTER: 1: commands that only read go to replicas, which may be
+                                 behind; to the master where none is well */
+    int64_t refresh_ms;     /**< CLUSTER: the map of slots is read anew after; default 30000. It is
+                                 also whenever an answer shows that it is old */
+    uint64_t max_redirects; /**< CLUSTER: MOVED and ASK that one command follows; default 8 */
 } perf_redis_options;
 #define PERF_REDIS_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(perf_redis_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-            0, 0, 0, 0, 0, 0, 0, 0, 0                                                              \
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                   \
     }
 
 /** Opens a client; options may be NULL. Starts no thread and opens no socket: the first call does.
@@ -422,10 +439,18 @@ typedef struct perf_redis_stats {
     uint64_t connected;      /**< 1: it is up now */
     uint64_t blocking_calls; /**< commands on connections of the pool */
     uint64_t subscribers;    /**< open now */
+
+    /* CLUSTER and SENTINEL */
+    uint64_t moved;     /**< commands that MOVED sent on */
+    uint64_t asked;     /**< commands that ASK sent on */
+    uint64_t retried;   /**< pauses of commands that came too early, as during a failover */
+    uint64_t refreshes; /**< maps of slots read */
+    uint64_t nodes;     /**< of the cluster, known now */
+    uint64_t failovers; /**< masters that followed another one under Sentinel */
 } perf_redis_stats;
-#define PERF_REDIS_STATS_INIT                                                    \
-    {                                                                            \
-        sizeof(perf_redis_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+#define PERF_REDIS_STATS_INIT                                                                      \
+    {                                                                                              \
+        sizeof(perf_redis_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /** Fills stats. Since 1.0. */

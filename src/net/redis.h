@@ -23,6 +23,8 @@ struct perf__redis_trip {
     size_t argc;
     const perf_bytes *argv;        /* of the first command */
     struct perf__redis_link *link; /* where the op is: the route's to set */
+    struct perf__redis_node *node; /* the same for a router's */
+    bool split;                    /* it is several commands; wait sends them */
 };
 
 struct perf__redis_route {
@@ -43,11 +45,20 @@ struct perf__redis_route {
      * perf__redis_link_options of it. */
     int (*address)(perf_redis *redis, size_t argc, const perf_bytes *argv,
                    struct perf__redis_link_options *out);
+    bool roams; /* it may be another one each time; address may block */
+    /* A blocking command got this error from that server: does address know better now? NULL: it
+     * never does. */
+    bool (*learn)(perf_redis *redis, const struct perf__redis_address *from, const char *error);
+    /* PERF_EINVAL unless one server can execute all commands; *first: the one that says which.
+     * NULL: there is only one. */
+    int (*together)(size_t count, const perf_redis_command *commands, size_t *first);
     void (*reconnect)(perf_redis *redis);
     void (*stats)(perf_redis *redis, perf_redis_stats *stats);
 };
 
-extern const struct perf__redis_route perf__redis_single;
+extern const struct perf__redis_route perf__redis_single;   /* redis.c */
+extern const struct perf__redis_route perf__redis_cluster;  /* redis_cluster.c */
+extern const struct perf__redis_route perf__redis_sentinel; /* redis_sentinel.c */
 
 TAILQ_HEAD(perf__redis_pendings, perf_redis_pending);
 

@@ -154,22 +154,21 @@ static int call_on(perf_redis *redis, struct perf__redis_link *link, size_t argc
     return rc;
 }
 
-int perf__redis_call_blocking(perf_redis *redis, size_t argc, const perf_bytes *argv,
-                              int64_t deadline_ns, perf_redis_reply **out)
+/* On a connection to this server. */
+static int call_at(perf_redis *redis, const struct perf__redis_address *address, size_t argc,
+                   const perf_bytes *argv, int64_t deadline_ns, perf_redis_reply **out)
 {
-    struct perf__redis_link_options options;
     char key[272];
     perf_pool *pool = NULL;
     void *conn;
     bool keep;
-    perf__redis_link_defaults(redis, &options);
-    int rc = redis->route->address(redis, argc, argv, &options);
-    if (rc || (rc = get_pool(redis, &pool)))
+    int rc = get_pool(redis, &pool);
+    if (rc)
         return rc;
-    if (options.address.port)
-        snprintf(key, sizeof key, "%s %d", options.address.host, options.address.port);
+    if (address->port)
+        snprintf(key, sizeof key, "%s %d", address->host, address->port);
     else
-        snprintf(key, sizeof key, "%s", options.address.host);
+        snprintf(key, sizeof key, "%s", address->host);
     rc = perf_pool_acquire_key(pool, key, "a blocking command", left_ms(deadline_ns), &conn);
     if (!rc) {
         atomic_fetch_add(&redis->blocking_calls, 1);
@@ -185,6 +184,24 @@ int perf__redis_call_blocking(perf_redis *redis, size_t argc, const perf_bytes *
     redis->blocked--;
     pthread_cond_broadcast(&redis->changed);
     pthread_mutex_unlock(&redis->mutex);
+    return rc;
+}
+
+int perf__redis_call_blocking(perf_redis *redis, size_t argc, const perf_bytes *argv,
+                              int64_t deadline_ns, perf_redis_reply **out)
+{
+    enum { SERVERS = 4 }; /* that send it on */
+    const struct perf__redis_route *route = redis->route;
+    struct perf__redis_link_options options;
+    int rc = PERF_OK;
+    for (int i = 0; i < SERVERS; i++) {
+        perf__redis_link_defaults(redis, &options);
+        if ((rc = route->address(redis, argc, argv, &options)))
+            break;
+        rc = call_at(redis, &options.address, argc, argv, deadline_ns, out);
+        if (!rc || !route->learn || !route->learn(redis, &options.address, perf_last_error()))
+            break;
+    }
     return rc;
 }
 

@@ -256,7 +256,9 @@ int perf_redis_transaction(perf_redis *redis, size_t count, const perf_redis_com
     char *bytes;
     size_t len;
     int rc = perf__redis_begin(redis, timeout_ms, &deadline_ns);
-    if (rc || (rc = check_all(count, commands, true)))
+    size_t first = 0;
+    if (rc || (rc = check_all(count, commands, true)) ||
+        (redis->route->together && (rc = redis->route->together(count, commands, &first))))
         return rc;
     const perf_allocator *a = &redis->host.allocator;
     perf_redis_reply **replies = perf__calloc(a, count + 2, sizeof *replies);
@@ -264,7 +266,7 @@ int perf_redis_transaction(perf_redis *redis, size_t count, const perf_redis_com
         return perf__fail_nomem("a Redis transaction");
     rc = encode_all(redis, count, commands, &multi, &exec, &bytes, &len);
     if (!rc) {
-        rc = send_all(redis, commands, bytes, len, count + 2, deadline_ns, replies);
+        rc = send_all(redis, &commands[first], bytes, len, count + 2, deadline_ns, replies);
         perf__free(a, bytes);
     }
     if (!rc)

@@ -799,7 +799,7 @@ int perf__redis_link_open(struct perf__redis_loop *loop,
     return PERF_OK;
 }
 
-void perf__redis_link_close(struct perf__redis_link *link)
+void perf__redis_link_stop(struct perf__redis_link *link)
 {
     if (!link)
         return;
@@ -809,6 +809,13 @@ void perf__redis_link_close(struct perf__redis_link *link)
     while (!link->closed)
         pthread_cond_wait(&link->changed, &link->mutex);
     pthread_mutex_unlock(&link->mutex);
+}
+
+void perf__redis_link_close(struct perf__redis_link *link)
+{
+    if (!link)
+        return;
+    perf__redis_link_stop(link);
     while (atomic_load(&link->inside)) /* they were woken, and only have to leave */
         nanosleep(&(struct timespec){0, 100000}, NULL);
     perf__redis_loop_remove(link);

@@ -135,6 +135,8 @@ void perf__redis_loop_abandon(struct perf__redis_loop *loop);
 int perf__redis_link_open(struct perf__redis_loop *loop,
                           const struct perf__redis_link_options *options,
                           struct perf__redis_link **out);
+/** Ends all ops with PERF_ECLOSED, also those that are submitted from now on. NULL is allowed. */
+void perf__redis_link_stop(struct perf__redis_link *link);
 /** Ends all ops with PERF_ECLOSED and waits until the I/O thread and all threads in
  *  perf__redis_wait have let go of the link. NULL is allowed. */
 void perf__redis_link_close(struct perf__redis_link *link);

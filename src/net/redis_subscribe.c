@@ -277,6 +277,18 @@ static int take_options(const perf_redis_subscriber_options *given,
     return perf__check_range("perf_redis_subscriber_options.ping_ms", own->ping_ms, 1, 86400000);
 }
 
+/* Any server that is well now. */
+static int where(void *ctx, int64_t timeout_ms, struct perf__redis_address *out)
+{
+    perf_redis_subscriber *subscriber = ctx;
+    struct perf__redis_link_options options;
+    (void)timeout_ms; /* the client's connect_timeout_ms, which address keeps to */
+    int rc = subscriber->redis->route->address(subscriber->redis, 0, NULL, &options);
+    if (!rc)
+        *out = options.address;
+    return rc;
+}
+
 int perf_redis_subscriber_open(perf_redis *redis, const perf_redis_subscriber_options *options,
                                perf_redis_subscriber **out)
 {
@@ -288,7 +300,9 @@ int perf_redis_subscriber_open(perf_redis *redis, const perf_redis_subscriber_op
     if (!out)
         return perf__fail(PERF_EINVAL, "out is NULL; give a place for the subscriber");
     perf__redis_link_defaults(redis, &link);
-    if ((rc = redis->route->address(redis, 0, NULL, &link)))
+    if (redis->route->roams)
+        link.where = where;
+    else if ((rc = redis->route->address(redis, 0, NULL, &link)))
         return rc;
     perf_redis_subscriber *subscriber = perf__calloc(&redis->host.allocator, 1, sizeof *subscriber);
     if (!subscriber || pthread_mutex_init(&subscriber->mutex, NULL)) {
