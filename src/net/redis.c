@@ -50,7 +50,7 @@ static int check_options(perf_redis_options *o)
     (rc = perf__check_range("perf_redis_options." #field, (int64_t)o->field, (int64_t)(min), \
                             (int64_t)(max)))
     int rc;
-    if (RANGE(mode, PERF_REDIS_SINGLE, PERF_REDIS_CLUSTER) || RANGE(port, 1, 65535) ||
+    if (RANGE(mode, PERF_REDIS_SINGLE, PERF_REDIS_SENTINEL) || RANGE(port, 1, 65535) ||
         RANGE(db, 0, 1 << 20) || RANGE(tls, 0, 1) || RANGE(tls_insecure, 0, 1) ||
         RANGE(connect_timeout_ms, 1, DAY_MS) || RANGE(timeout_ms, 1, DAY_MS) ||
         RANGE(backoff_min_ms, 1, DAY_MS) || RANGE(backoff_max_ms, o->backoff_min_ms, DAY_MS) ||
@@ -355,7 +355,9 @@ int perf_redis_open(const perf_redis_options *options, perf_redis **out)
     redis->done_fd = -1;
     atomic_init(&redis->refs, 1);
     TAILQ_INIT(&redis->over);
-    redis->route = own.mode == PERF_REDIS_CLUSTER ? &perf__redis_cluster : &perf__redis_single;
+    redis->route = own.mode == PERF_REDIS_CLUSTER    ? &perf__redis_cluster
+                   : own.mode == PERF_REDIS_SENTINEL ? &perf__redis_sentinel
+                                                     : &perf__redis_single;
     if ((rc = copy_strings(redis)) ||
         (rc = perf_redis_set_on_connect(redis, own.on_connect, own.on_connect_count)) ||
         (own.tls && (rc = perf__redis_tls_new(&redis->host, &redis->options, &redis->tls))) ||
