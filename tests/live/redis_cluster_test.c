@@ -866,6 +866,15 @@ Test(redis_cluster, who_is_no_cluster_and_who_is_not_there)
                  perf_last_error());
     perf_redis_pending_release(pending);
     cr_assert_eq(perf_redis_close(redis), PERF_OK);
+
+    /* Those that pause are pending, too. */
+    o.max_pending = 10;
+    cr_assert_eq(perf_redis_open(&o, &redis), PERF_OK);
+    for (int i = 0; i < 10; i++)
+        cr_assert_eq(perf_redis_start(redis, 2, get, 60000, NULL, NULL, NULL), PERF_OK, "%d: %s", i,
+                     perf_last_error());
+    cr_assert_eq(perf_redis_start(redis, 2, get, 60000, NULL, NULL, NULL), PERF_EBUSY);
+    cr_assert_eq(perf_redis_close(redis), PERF_OK);
     test_server_stop(single);
 }
 
