@@ -371,6 +371,167 @@ Test(server_postgres, lives_and_ends)
     test_leaks_end(&leaks);
 }
 
+/* ------------------------------------------------------------------------ Redis */
+
+static bool redis_answers(struct test_server *s)
+{
+    return test_redis_says(s, "OK", "SET k 'a value'") && test_redis_says(s, "a value", "GET k");
+}
+
+static struct test_server *start_redis(void)
+{
+    return test_server_redis(NULL);
+}
+
+Test(server_redis, lives_and_ends)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_server *s = start_redis();
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    exercise(s, redis_answers);
+    dies_with_its_test(start_redis);
+    test_leaks_end(&leaks);
+}
+
+Test(server_redis, passwords_users_socket_and_a_file)
+{
+    static const char script[] = "set -e\n"
+                                 "cli() { redis-cli -s redis.sock \"$@\" 2>&1; }\n"
+                                 "cli get k | grep -q NOAUTH\n"
+                                 "cli -a wrong get k | grep -q WRONGPASS\n"
+                                 "cli --user app -a hers get k | grep -q kept\n"
+                                 "cli -a secret get k | grep -q kept\n";
+    struct test_redis asked = {
+        .password = "secret", .user = "app", .user_password = "hers", .appendonly = true};
+    struct test_server *s = test_server_redis(&asked);
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    cr_assert(test_redis_says(s, "OK", "SET k kept"), "%s", test_server_why());
+    for (int i = 0; i < 2; i++) {
+        cr_assert(test_server_run(s, (const char *const[]){"sh", "-c", script, NULL}), "%s",
+                  test_server_why());
+        cr_assert(test_server_restart(s), "%s", test_server_why());
+    }
+    test_server_stop(s);
+}
+
+Test(server_redis, tls_and_certificates_of_clients)
+{
+    static const char script[] =
+        "cli() { redis-cli -p %d --tls --cacert ca.pem \"$@\" 2>&1; }\n"
+        "cli --cert cert.pem --key key.pem ping | grep -q PONG || exit 1\n"
+        "! cli ping | grep -q PONG || exit 2\n"
+        "! redis-cli -p %d ping 2>&1 | grep -q PONG || exit 3\n"
+        "openssl s_client -connect 127.0.0.1:%d -CAfile ca.pem -verify_hostname localhost \\\n"
+        "    -verify_return_error </dev/null 2>&1 | grep -q 'Verification: OK'\n";
+    char command[1024];
+    struct test_redis asked = {.tls = true, .client_certificates = true};
+    struct test_server *s = test_server_redis(&asked);
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    cr_assert(strncmp(s->url, "rediss://", 9) == 0);
+    cr_assert(redis_answers(s), "%s", test_server_why());
+    snprintf(command, sizeof command, script, s->port, s->port, s->port);
+    cr_assert(test_server_run(s, (const char *const[]){"sh", "-c", command, NULL}), "%s",
+              test_server_why());
+    test_server_stop(s);
+}
+
+/* Which node says that it is the master of a slot's key. */
+static int master_of(struct test_redis_cluster *c, const char *key)
+{
+    for (int i = 0; i < TEST_REDIS_NODES; i++)
+        if (c->nodes[i]->pid && test_redis_says(c->nodes[i], "OK", "SET %s %s", key, key))
+            return i;
+    return -1;
+}
+
+static int master_within(struct test_redis_cluster *c, const char *key, int not_this, int ms)
+{
+    for (; ms > 0; ms -= 50, sleep_ms(50)) {
+        int master = master_of(c, key);
+        if (master >= 0 && master != not_this)
+            return master;
+    }
+    return -1;
+}
+
+/* A node killed is succeeded by its replica and comes back as one; so is a node that pauses. */
+static void exercise_cluster(struct test_redis_cluster *c)
+{
+    cr_assert_eq(master_of(c, "b"), 0); /* slots 3300, 7365 and 15495 */
+    cr_assert_eq(master_of(c, "c"), 1);
+    cr_assert_eq(master_of(c, "a"), 2);
+    char *text = test_redis_cli(c->nodes[0], "GET a");
+    cr_assert(text && !strncmp(text, "MOVED 15495 127.0.0.1:", 22), "%s", text);
+    free(text);
+
+    test_server_kill(c->nodes[2]);
+    cr_assert_eq(master_within(c, "a", 2, 15000), 5);
+    cr_assert(test_server_restart(c->nodes[2]), "%s", test_server_why());
+    cr_assert(test_redis_cluster_settle(c, 15000), "%s", test_server_why());
+    cr_assert(test_redis_says(c->nodes[2], "a", "-c GET a"), "%s", test_server_why());
+
+    test_server_pause(c->nodes[1]);
+    for (int ms = 0; test_redis_says(c->nodes[4], "OK", "SET c later") == false; ms += 50) {
+        cr_assert_lt(ms, 15000);
+        sleep_ms(50);
+    }
+    test_server_resume(c->nodes[1]);
+    cr_assert(test_redis_cluster_settle(c, 15000), "%s", test_server_why());
+    cr_assert(test_redis_says(c->nodes[1], "later", "-c GET c"), "%s", test_server_why());
+}
+
+Test(server_redis, cluster)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_redis_cluster *c = test_redis_cluster(NULL);
+    if (!c)
+        PERF_TEST_SKIP(test_server_why());
+    exercise_cluster(c);
+    test_redis_cluster_stop(c);
+    test_leaks_end(&leaks);
+}
+
+Test(server_redis, cluster_with_tls_and_a_password)
+{
+    struct test_redis asked = {.tls = true, .password = "secret"};
+    struct test_redis_cluster *c = test_redis_cluster(&asked);
+    if (!c)
+        PERF_TEST_SKIP(test_server_why());
+    cr_assert_eq(master_of(c, "a"), 2);
+    cr_assert(test_redis_says(c->nodes[0], "a", "-c GET a"), "%s", test_server_why());
+    test_redis_cluster_stop(c);
+}
+
+Test(server_redis, sentinel)
+{
+    struct test_leaks leaks = test_leaks_begin();
+    struct test_redis asked = {.password = "secret", .sentinel_password = "theirs"};
+    struct test_redis_sentinel *c = test_redis_sentinel(&asked);
+    if (!c)
+        PERF_TEST_SKIP(test_server_why());
+    cr_assert_eq(test_redis_sentinel_master(c), 0);
+    cr_assert(test_redis_says(c->nodes[0], "OK", "SET k v"), "%s", test_server_why());
+    cr_assert(test_redis_says(c->nodes[0], "2", "WAIT 2 5000"), "%s", test_server_why());
+
+    test_server_kill(c->sentinels[2]); /* two are still a majority */
+    test_server_kill(c->nodes[0]);
+    int master = 0;
+    for (int ms = 0; (master = test_redis_sentinel_master(c)) <= 0; ms += 50) {
+        cr_assert_lt(ms, 15000);
+        sleep_ms(50);
+    }
+    cr_assert(test_server_restart(c->sentinels[2]), "%s", test_server_why());
+    cr_assert(test_server_restart(c->nodes[0]), "%s", test_server_why());
+    cr_assert(test_redis_sentinel_settle(c, 20000), "%s", test_server_why());
+    cr_assert_eq(test_redis_sentinel_master(c), master);
+    cr_assert(test_redis_says(c->nodes[0], "v", "GET k"), "%s", test_server_why());
+    test_redis_sentinel_stop(c);
+    test_leaks_end(&leaks);
+}
+
 /* -------------------------------------------------------------------- toxiproxy */
 
 static int behind;

@@ -52,8 +52,8 @@ struct test_server {
     int ports[TEST_SERVER_PORTS]; /* all on 127.0.0.1 */
     char url[64];                 /* scheme://127.0.0.1:port */
     char access_key[64];          /* moto: a user that may do everything */
-    char secret_key[64];
-    pid_t pid; /* leader of its process group; 0 while it does not run */
+    char secret_key[64];          /* of that user; Redis: the password */
+    pid_t pid;                    /* leader of its process group; 0 while it does not run */
 
     /* for kinds: */
     char *args[TEST_SERVER_ARGS]; /* program and arguments, made by test_server_arg */
@@ -112,6 +112,65 @@ struct test_server *test_server_dynamodb(void);
 /* PostgreSQL: user and database "postgres", no password, also on a Unix socket in s->dir. */
 struct test_server *test_server_postgres(void);
 
+/* What a Redis server is asked to be; NULL or zeroes: open to all, in memory only. */
+struct test_redis {
+    const char *password;      /* of the user "default" */
+    const char *user;          /* an ACL user besides, who may do all */
+    const char *user_password; /* its password */
+    bool tls;                  /* it speaks TLS only: certificates as nginx's, see above */
+    bool client_certificates;  /* with TLS: and wants one that ca.pem signed, such as cert.pem */
+    bool appendonly;           /* what it acknowledged outlives kill -9 */
+    const char *sentinel_password; /* test_redis_sentinel: of the sentinels themselves */
+    const char *config;            /* more lines of redis.conf, each with its \n */
+};
+/* Redis, also on the Unix socket redis.sock in s->dir, which speaks plainly even with TLS. */
+struct test_server *test_server_redis(const struct test_redis *asked);
+/*
+ * Runs redis-cli against a server, a node or a sentinel, with words as a shell reads them. Returns
+ * malloc'd text without the \n at its end, or NULL if no answer came within 5 s; an error reply is
+ * an answer.
+ */
+char *test_redis_cli(const struct test_server *s, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Whether redis-cli's answer is this one. */
+bool test_redis_says(const struct test_server *s, const char *wanted, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/*
+ * A Redis Cluster: nodes 0, 1 and 2 begin as masters of a third of the slots each, nodes 3, 4 and 5
+ * as their replicas in that order. Each is a server of its own, which can be killed, restarted and
+ * paused; a master that is gone is succeeded after some 2 to 3 s.
+ */
+#define TEST_REDIS_NODES 6
+struct test_redis_cluster {
+    struct test_server *nodes[TEST_REDIS_NODES];
+};
+struct test_redis_cluster *test_redis_cluster(const struct test_redis *asked);
+/*
+ * Waits until every node that runs says that the cluster is well, knows all others that run, and is
+ * in step with its master if it has one.
+ */
+bool test_redis_cluster_settle(struct test_redis_cluster *c, int ms);
+void test_redis_cluster_stop(struct test_redis_cluster *c);
+
+/*
+ * Redis under Sentinel: node 0 begins as the master "tested", nodes 1 and 2 as its replicas, and of
+ * three sentinels two have to agree. A master that is gone is succeeded after some 1 to 2 s.
+ */
+struct test_redis_sentinel {
+    struct test_server *nodes[3];
+    struct test_server *sentinels[3];
+};
+struct test_redis_sentinel *test_redis_sentinel(const struct test_redis *asked);
+/* The index in nodes of the master that most sentinels name, or -1. */
+int test_redis_sentinel_master(const struct test_redis_sentinel *c);
+/*
+ * Waits until all sentinels that run name one master, which runs, and all nodes that run are the
+ * master or in step with it.
+ */
+bool test_redis_sentinel_settle(struct test_redis_sentinel *c, int ms);
+void test_redis_sentinel_stop(struct test_redis_sentinel *c);
+
 /*
  * toxiproxy: its control port is s->port, its one proxy listens on s->ports[1]. A restart forgets
  * the toxics.
@@ -152,6 +211,8 @@ pid_t test_server_spawn(const struct test_server *s, char *const argv[], int inp
 bool test_server_run(struct test_server *s, const char *const argv[]);
 /* Runs tests/support/servers/NAME.sh, which installs what is missing. */
 bool test_server_install(const char *name);
+/* Makes ca.pem, cert.pem, other.pem and key.pem in the server's directory, as nginx's has them. */
+bool test_server_certificates(struct test_server *s);
 /* The root of the source tree, without a slash at its end. */
 const char *test_server_root(void);
 /* Writes a file in the server's directory. */

@@ -209,3 +209,24 @@ bool test_server_install(const char *name)
     unlink(log);
     return ok;
 }
+
+/* A CA, and two certificates for one key: the right names, and another one's. */
+bool test_server_certificates(struct test_server *s)
+{
+    static const char script[] =
+        "set -e\n"
+        "key() { openssl ecparam -name prime256v1 -genkey -noout -out \"$1\"; }\n"
+        "sign() {\n"
+        "    openssl req -new -key key.pem -subj \"/CN=$2\" -out \"$1.csr\"\n"
+        "    printf 'subjectAltName=%s\\n' \"$3\" >\"$1.ext\"\n"
+        "    openssl x509 -req -in \"$1.csr\" -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 "
+        "\\\n"
+        "        -extfile \"$1.ext\" -out \"$1.pem\"\n"
+        "}\n"
+        "key ca.key\n"
+        "openssl req -x509 -new -key ca.key -days 30 -subj '/CN=libperf test CA' -out ca.pem\n"
+        "key key.pem\n"
+        "sign cert localhost DNS:localhost,IP:127.0.0.1\n"
+        "sign other other.example DNS:other.example\n";
+    return test_server_run(s, (const char *const[]){"sh", "-c", script, NULL});
+}

@@ -16,22 +16,6 @@ struct given {
     int upstream;
 };
 
-/* A CA, and two certificates for one key: the right names, and another one's. */
-static const char certificates[] =
-    "set -e\n"
-    "key() { openssl ecparam -name prime256v1 -genkey -noout -out \"$1\"; }\n"
-    "sign() {\n"
-    "    openssl req -new -key key.pem -subj \"/CN=$2\" -out \"$1.csr\"\n"
-    "    printf 'subjectAltName=%s\\n' \"$3\" >\"$1.ext\"\n"
-    "    openssl x509 -req -in \"$1.csr\" -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 \\\n"
-    "        -extfile \"$1.ext\" -out \"$1.pem\"\n"
-    "}\n"
-    "key ca.key\n"
-    "openssl req -x509 -new -key ca.key -days 30 -subj '/CN=libperf test CA' -out ca.pem\n"
-    "key key.pem\n"
-    "sign cert localhost DNS:localhost,IP:127.0.0.1\n"
-    "sign other other.example DNS:other.example\n";
-
 /* Copies text to f with the placeholders replaced. */
 static void expand(FILE *f, const struct test_server *s, const char *text, int upstream)
 {
@@ -81,7 +65,7 @@ static bool prepare(struct test_server *s)
     FILE *f;
 
     if (strstr(given->http, "@DIR@/cert.pem") || strstr(given->http, "@DIR@/other.pem")) {
-        if (!test_server_run(s, (const char *const[]){"sh", "-c", certificates, NULL}))
+        if (!test_server_certificates(s))
             return false;
     }
     for (int i = 1; i < TEST_SERVER_PORTS; i++) { /* those that the text does not listen on */
