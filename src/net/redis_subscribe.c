@@ -15,6 +15,7 @@
 
 #include "../base/alloc.h"
 #include "../base/fork.h"
+#include "../base/log.h"
 #include "../base/status.h"
 #include "../base/sync.h"
 #include "../base/uthash_host.h"
@@ -133,6 +134,23 @@ static perf_bytes bytes_of(const perf_redis_reply *reply)
     return (perf_bytes){perf_redis_reply_data(reply), perf_redis_reply_size(reply)};
 }
 
+/* What a channel brought: CLIENT TRACKING sends arrays of keys, or nothing for "all keys". */
+static void deliver_data(perf_redis_subscriber *subscriber, perf_redis_message *message,
+                         const perf_redis_reply *data)
+{
+    if (data->type == PERF_REDIS_ARRAY) {
+        for (size_t i = 0; i < data->size; i++) {
+            message->data = bytes_of(&data->u.elements[i]);
+            if (data->u.elements[i].type == PERF_REDIS_STRING)
+                deliver(subscriber, message);
+        }
+        return;
+    }
+    if (data->type != PERF_REDIS_NIL)
+        message->data = bytes_of(data);
+    deliver(subscriber, message);
+}
+
 static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *reply)
 {
     perf_redis_subscriber *subscriber = ctx;
@@ -146,17 +164,18 @@ static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *
     message.kind = PERF_REDIS_MESSAGE;
     if (e && reply->size == 3 && is_word(&e[0], "message")) {
         message.channel = bytes_of(&e[1]);
-        message.data = bytes_of(&e[2]);
-        deliver(subscriber, &message);
+        deliver_data(subscriber, &message, &e[2]);
     } else if (e && reply->size == 4 && is_word(&e[0], "pmessage")) {
         message.pattern = bytes_of(&e[1]);
         message.channel = bytes_of(&e[2]);
-        message.data = bytes_of(&e[3]);
-        deliver(subscriber, &message);
+        deliver_data(subscriber, &message, &e[3]);
     } else if (e && reply->size == 3 &&
                (is_word(&e[0], "subscribe") || is_word(&e[0], "psubscribe"))) {
         notice(subscriber, PERF_REDIS_SUBSCRIBED, bytes_of(&e[1]));
-    } /* else: PONG, unsubscribe, an error such as NOPERM: the link's log says nothing of it */
+    } else if (reply->type == PERF_REDIS_ERROR) {
+        perf__log(&subscriber->redis->host.log, PERF_LOG_WARNING, "redis",
+                  "a subscription was refused: %.200s", reply->u.data);
+    } /* else: PONG, unsubscribe */
     perf_redis_reply_release(reply);
 }
 

@@ -16,17 +16,27 @@
 #define PERF_WITH_SQLITE 1
 #endif
 
+#ifndef PERF_WITH_REDIS
+#define PERF_WITH_REDIS 1
+#endif
+
 #if PERF_WITH_SQLITE
 #define SQLITE_BACKEND &perf__store_sqlite
 #else
 #define SQLITE_BACKEND NULL
 #endif
+#if PERF_WITH_REDIS
+#define REDIS_BACKEND &perf__store_redis
+#else
+#define REDIS_BACKEND NULL
+#endif
 
 static const struct {
-    const char *name;
+    const char *name, *flag;
     const perf_store_vtable *vtable;
 } backends[] = {
-    {"sqlite", SQLITE_BACKEND},
+    {"sqlite", "WITH_SQLITE", SQLITE_BACKEND},
+    {"redis", "WITH_REDIS", REDIS_BACKEND},
 };
 
 enum { BACKENDS = sizeof backends / sizeof *backends };
@@ -47,8 +57,8 @@ int perf__store_fail_unknown(const char *name)
         if (name && !strcmp(backends[i].name, name))
             return perf__fail(PERF_EUNSUPPORTED,
                               "this libperf was built without the backend \"%s\"; build it with "
-                              "WITH_SQLITE=1 or bring a store of your own",
-                              name);
+                              "%s=1 or bring a store of your own",
+                              name, backends[i].flag);
         if (backends[i].vtable && used < sizeof names)
             used += (size_t)snprintf(names + used, sizeof names - used, "%s\"%s\"",
                                      used ? ", " : "", backends[i].name);

@@ -160,6 +160,8 @@ struct marks_seen {
 static int see_mark(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms)
 {
     struct marks_seen *seen = ctx;
+    if (kind == 1)
+        return 0; /* of the store's own, when it does not know what came before */
     seen->count++;
     if (kind == 4 && name.len == 1 && !memcmp(name.data, "a", 1))
         seen->tag_a = stamp_ms;
