@@ -462,7 +462,7 @@ static int redis_apply(void *store, const perf_store_op *ops, size_t count)
     if (rc == PERF_EREMOTE &&
         perf_redis_error_kind(perf_last_error()) == PERF_REDIS_ERROR_NOSCRIPT &&
         !(rc = tell_scripts(s, left_of(deadline))))
-        rc = run_plan(s, &p, left_of(deadline)); /* all of them, in their order */
+        rc = run_plan(s, &p, left_of(deadline)); /* all, in order; publishes may be twice */
 out:
     perf__free(a, p.commands);
     perf__free(a, p.words);
