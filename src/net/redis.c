@@ -348,6 +348,8 @@ int perf_redis_open(const perf_redis_options *options, perf_redis **out)
     }
     redis->host = host;
     redis->host.view.allocator = &redis->host.allocator;
+    redis->host.view.clock = &redis->host.clock;
+    redis->host.view.log = &redis->host.log;
     redis->options = own;
     redis->generation = perf__fork_generation;
     redis->done_fd = -1;

@@ -173,10 +173,12 @@ int perf__redis_call_blocking(perf_redis *redis, size_t argc, const perf_bytes *
     if (!rc) {
         atomic_fetch_add(&redis->blocking_calls, 1);
         rc = call_on(redis, conn, argc, argv, deadline_ns, out, &keep);
-        if (keep)
+        if (keep) {
             perf_pool_release(pool, conn);
-        else
+        } else {
+            perf__redis_link_reconnect(conn); /* now: what it would still pop would be lost */
             perf_pool_discard(pool, conn);
+        }
     }
     pthread_mutex_lock(&redis->mutex);
     redis->blocked--;

@@ -6,7 +6,6 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -208,7 +207,7 @@ void perf__redis_restart_stream(struct perf__redis_link *link, struct perf__redi
                                 bool all, int status, const char *error)
 {
     struct perf__redis_buffer kept = {NULL, 0, 0};
-    uint64_t begin = link->popped, to = link->head, queued = 0;
+    uint64_t begin = link->popped, to = link->head;
     for (uint64_t i = link->head; i < link->tail; i++) {
         struct perf__redis_slot slot = link->ring[i & link->mask];
         struct perf__redis_op *op = slot.op;
@@ -227,9 +226,9 @@ void perf__redis_restart_stream(struct perf__redis_link *link, struct perf__redi
             continue;
         }
         slot.end = kept.len;
+        slot.wave = link->wave;
         op->ticket = to;
         link->ring[to++ & link->mask] = slot;
-        queued++;
     }
     link->tail = to;
     perf__free(link->allocator, link->out.bytes);
@@ -238,7 +237,6 @@ void perf__redis_restart_stream(struct perf__redis_link *link, struct perf__redi
     link->sent = 0;
     link->appended = kept.len;
     link->flushed = link->popped = 0;
-    link->queued = (uint32_t)queued;
 }
 
 /* ---------------------------------------------------------------- submitting */
@@ -293,29 +291,53 @@ static int admit(struct perf__redis_link *link, const struct perf__redis_op *op)
     return PERF_OK;
 }
 
-/* What a submitter has to do next. */
-enum { NOTHING, FLUSH, GATHER, ATTEND };
-
-/* With the mutex: an op is in the ring; who writes it? */
-static int choose_writer(struct perf__redis_link *link, const struct perf__redis_op *op)
+/* Writes on their way whose replies are not all here. */
+static uint32_t in_flight(const struct perf__redis_link *link)
 {
-    if (link->state != PERF__REDIS_IS_UP)
-        return NOTHING;
-    if (link->writing) {
-        if (op->done || !link->gathering || link->queued < link->last_batch)
-            return NOTHING;
-        link->gathering = false; /* as many as last time: that will do */
-        return FLUSH;
-    }
-    link->writing = true;
-    if (op->done) {
-        link->loop_writes = true;
-        return ATTEND;
-    }
-    if (link->last_batch > 1 || link->tail - link->head > 1)
-        link->gathering = true;
-    return link->gathering ? GATHER : FLUSH;
+    return link->head == link->tail ? 0 : link->wave - link->ring[link->head & link->mask].wave;
 }
+
+static int64_t precise_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/*
+ * How many writes may be on their way at once: as many as the shortest round trip of the last
+ * seconds is in tenths of a millisecond. With a server nearby that is one: commands of other
+ * threads gather while it is on its way, which costs them less than a write for each would, and the
+ * reply that ends it sends them. With one further away nobody waits for long either.
+ */
+static void measure(struct perf__redis_link *link, uint32_t wave)
+{
+    enum { FLIGHT_NS = 100000, FLIGHTS_MAX = 32 };
+    static const int64_t window_ns = 5000000000;
+    if (wave == link->measured_wave)
+        return;
+    link->measured_wave = wave;
+    int64_t now = precise_now(), trip = now - link->wave_sent_ns[wave % PERF__REDIS_WAVES];
+    if (now - link->window_ns > window_ns) {
+        link->last_least_ns = link->window_ns ? link->least_ns : trip;
+        link->window_ns = now;
+        link->least_ns = trip;
+    }
+    link->least_ns = trip < link->least_ns ? trip : link->least_ns;
+    int64_t least = link->least_ns < link->last_least_ns ? link->least_ns : link->last_least_ns;
+    int64_t flights = 1 + least / FLIGHT_NS;
+    link->flights = flights > FLIGHTS_MAX ? FLIGHTS_MAX : (uint32_t)flights;
+}
+
+/* With the mutex: may what is in out be written now, by who asks? */
+static bool may_write(struct perf__redis_link *link)
+{
+    return link->state == PERF__REDIS_IS_UP && !link->writing && link->out.len &&
+           in_flight(link) < link->flights;
+}
+
+/* What a submitter has to do next. */
+enum { NOTHING, FLUSH, ATTEND };
 
 int perf__redis_submit(struct perf__redis_link *link, struct perf__redis_op *op)
 {
@@ -332,10 +354,14 @@ int perf__redis_submit(struct perf__redis_link *link, struct perf__redis_op *op)
     op->wave = link->wave % PERF__REDIS_WAVES;
     op->ticket = link->tail;
     link->ring[link->tail++ & link->mask] =
-        (struct perf__redis_slot){op, link->appended, op->expected, 0};
-    link->queued++;
+        (struct perf__redis_slot){op, link->appended, op->expected, 0, link->wave};
     link->stats.commands += op->expected;
-    int next = choose_writer(link, op);
+    int next = NOTHING;
+    if (may_write(link)) {
+        link->writing = true;
+        link->loop_writes = op->done;
+        next = op->done ? ATTEND : FLUSH;
+    }
     if (!op->done) {
         atomic_fetch_add_explicit(&link->inside, 1, memory_order_relaxed);
     } else if (op->deadline_ns < link->next_deadline) {
@@ -355,13 +381,6 @@ int perf__redis_submit(struct perf__redis_link *link, struct perf__redis_op *op)
         }
     }
     pthread_mutex_unlock(&link->mutex);
-    if (next == GATHER) {
-        sched_yield();
-        pthread_mutex_lock(&link->mutex);
-        next = link->gathering ? FLUSH : NOTHING; /* somebody else does */
-        link->gathering = false;
-        pthread_mutex_unlock(&link->mutex);
-    }
     if (next == FLUSH)
         perf__redis_flush(link);
     else if (next == ATTEND)
@@ -418,7 +437,7 @@ void perf__redis_flush(struct perf__redis_link *link)
     link->blocked = false;
     for (int round = 0; link->state == PERF__REDIS_IS_UP; round++) {
         if (link->sent == link->sending.len) {
-            if (!link->out.len)
+            if (!link->out.len || in_flight(link) >= link->flights)
                 break;
             if (round == ROUNDS && !link->loop_writes) { /* own bytes are out; not for ever */
                 link->loop_writes = true;
@@ -431,9 +450,7 @@ void perf__redis_flush(struct perf__redis_link *link)
             link->sending = link->out;
             link->out = swap;
             link->sent = 0;
-            link->wave++;
-            link->last_batch = link->queued;
-            link->queued = 0;
+            link->wave_sent_ns[link->wave++ % PERF__REDIS_WAVES] = precise_now();
         }
         size_t from = link->sent, len = link->sending.len;
         pthread_mutex_unlock(&link->mutex);
@@ -509,6 +526,7 @@ static void take_replies(struct perf__redis_link *link, struct perf__redis_ended
             break;
         }
         struct perf__redis_slot *slot = &link->ring[link->head & link->mask];
+        measure(link, slot->wave);
         if (slot->op && slot->op->replies)
             spare = &slot->op->replies[slot->got];
         int rc = perf__redis_parse(&link->parser, &at, end, spare, &reply);
@@ -546,7 +564,7 @@ bool perf__redis_read_once(struct perf__redis_link *link)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
     ssize_t n;
-    bool more;
+    bool more, any = false;
     do {
         /* What is left is the beginning of a line; the parser takes all else. */
         if (link->input_at) {
@@ -563,20 +581,25 @@ bool perf__redis_read_once(struct perf__redis_link *link)
         atomic_fetch_add_explicit(&link->reads, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&link->bytes_in, (uint64_t)n, memory_order_relaxed);
         link->input_len += (size_t)n;
+        any = true;
         if (link->options.listens) {
             push_replies(link);
-            more = true;
+            more = (size_t)n == room || link->session;
         } else {
             pthread_mutex_lock(&link->mutex);
             take_replies(link, &ended);
             /* TLS may have read more than it gave; the socket then stays silent. */
             more = link->state == PERF__REDIS_IS_UP && ((size_t)n == room || link->session);
+            bool flush = may_write(link); /* first, so that the server works while others wake */
+            link->writing |= flush;
             pthread_mutex_unlock(&link->mutex);
+            if (flush)
+                perf__redis_flush(link);
             perf__redis_settle(link, &ended);
         }
     } while (more);
     if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
-        return n > 0;
+        return any;
     int error = n ? errno : 0;
     pthread_mutex_lock(&link->mutex);
     perf__redis_break(link, PERF_EIO, "the connection broke: %s",
@@ -627,8 +650,7 @@ static void read_until(struct perf__redis_link *link, struct perf__redis_op *op)
                 return;
             timeout = left > (int64_t)INT_MAX * 1000000 ? INT_MAX : (int)(left / 1000000 + 1);
         }
-        if (poll(&poll_fd, 1, timeout) > 0 && !perf__redis_read_once(link) &&
-            atomic_load_explicit(&link->reader, memory_order_relaxed) == PERF__REDIS_CALLER) {
+        if (poll(&poll_fd, 1, timeout) > 0 && !perf__redis_read_once(link)) {
             pthread_mutex_lock(&link->mutex);
             bool broken = link->state != PERF__REDIS_IS_UP;
             pthread_mutex_unlock(&link->mutex);
@@ -736,6 +758,7 @@ int perf__redis_link_open(struct perf__redis_loop *loop,
     link->fd = -1;
     link->finished_end = &link->finished;
     link->next_deadline = link->timer_ns = INT64_MAX;
+    link->flights = 1;
     link->connected_to = options->address;
     snprintf(link->label, sizeof link->label, "redis %.60s", options->address.host);
     perf__redis_parser_init(&link->parser, a, options->max_reply_bytes);

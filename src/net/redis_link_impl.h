@@ -3,14 +3,15 @@
  * redis_link_impl.h - a link from the inside, for the files that are one.
  *
  * How a command travels. A submitter appends its bytes to `out` and its op to the
- * ring, under the mutex, and if nobody writes it becomes the writer: it lets
- * other threads that are about to run add theirs (one sched_yield, and only when
- * there are such), swaps `out` for an empty buffer and sends. Whoever waits
- * first for a reply becomes the reader: it polls the socket, and gives all
- * replies of what it read to their ops under one lock. It wakes the others by
- * `waves`: all ops that went out in one write sleep on the same word, so one
- * system call wakes all whose replies came together. When its own reply is
- * there it leaves, and wakes one of those still waiting to read on; the I/O
+ * ring, under the mutex. If no write is on its way it swaps `out` for an empty
+ * buffer and sends; otherwise the reply that ends the one on its way sends all
+ * that has gathered meanwhile, so that batches form by themselves and while one
+ * half of the threads wait for the server, the other half fills the next batch.
+ * Whoever waits first for a reply becomes the reader: it polls the socket, and
+ * gives all replies of what it read to their ops under one lock. It wakes the
+ * others by `waves`: all ops that went out in one write sleep on the same word,
+ * so one system call wakes all whose replies came together. When its own reply
+ * is there it leaves, and wakes one of those still waiting to read on; the I/O
  * thread reads when nobody waits. A single caller thus makes the system calls
  * that it would make with a socket of its own, and no thread is woken for it.
  *
@@ -40,6 +41,7 @@ struct perf__redis_slot {
     struct perf__redis_op *op; /* NULL: given up; its replies are dropped */
     uint64_t end;              /* of its bytes, in the stream of this connection */
     uint32_t expected, got;
+    uint32_t wave; /* the write that carries it */
 };
 
 enum {
@@ -78,7 +80,7 @@ struct perf__redis_link {
     /* Mutex. */
     int state;
     bool closing, closed, reconnect;
-    bool writing, gathering;        /* somebody is the writer; and waits for company */
+    bool writing;                   /* somebody is the writer */
     bool loop_writes, blocked;      /* it is the I/O thread; and the socket is full */
     bool read_wanted;               /* the I/O thread is to read */
     struct perf__redis_buffer out;
@@ -87,7 +89,11 @@ struct perf__redis_link {
     uint64_t popped;   /* end of the slot before head */
     struct perf__redis_slot *ring;
     uint64_t head, tail, mask; /* slots of [head, tail) */
-    uint32_t wave, queued, last_batch;
+    uint32_t wave;    /* the next write */
+    uint32_t flights; /* writes that may be on their way at once */
+    uint32_t measured_wave;
+    int64_t wave_sent_ns[PERF__REDIS_WAVES];
+    int64_t window_ns, least_ns, last_least_ns; /* shortest round trips */
     int64_t next_deadline; /* of ops with done, at the earliest; INT64_MAX: none */
     struct perf__redis_op *finished, **finished_end; /* for the I/O thread to call done */
     int64_t last_async_ns;

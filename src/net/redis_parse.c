@@ -256,6 +256,13 @@ static void set_text(struct perf__redis_parser *p, int type, const char *text, s
     root->reply.u.data = data;
 }
 
+/* Of a bulk's last `left` bytes the first `take` are at hand: does it end as it must? */
+static bool ends_well(const char *at, size_t take, uint64_t left)
+{
+    return (left < 2 || left - 2 >= take || at[left - 2] == '\r') &&
+           (left - 1 >= take || at[left - 1] == '\n');
+}
+
 /* A bulk that is not here as a whole: its memory grows with what really comes. */
 static int bulk_more(struct perf__redis_parser *p, const char **at, const char *end,
                      perf_redis_reply **reply)
@@ -263,6 +270,8 @@ static int bulk_more(struct perf__redis_parser *p, const char **at, const char *
     size_t there = (size_t)(end - *at);
     size_t take = there < p->left ? there : (size_t)p->left;
     struct perf__redis_root *root = p->into;
+    if (!ends_well(*at, take, p->left))
+        return PERF_EPROTOCOL;
     if (p->state == BULK && !p->status && take) {
         size_t whole = p->have + (size_t)p->left, need = p->have + take;
         if (need > p->space) {
@@ -288,8 +297,6 @@ static int bulk_more(struct perf__redis_parser *p, const char **at, const char *
         return 0;
     if (p->state == BULK && !p->status) {
         size_t len = p->have - 2;
-        if (memcmp(root->bulk + len, "\r\n", 2) != 0)
-            return PERF_EPROTOCOL;
         root->bulk[len] = '\0';
         root->reply.type = PERF_REDIS_STRING;
         root->reply.size = len;
@@ -330,6 +337,8 @@ static int nested(struct perf__redis_parser *p, const char **at, const char *end
         if (p->state == NESTED_BULK) {
             size_t there = (size_t)(end - *at);
             size_t take = there < p->left ? there : (size_t)p->left;
+            if (!ends_well(*at, take, p->left))
+                return PERF_EPROTOCOL;
             *at += take;
             p->left -= take;
             if (p->left)

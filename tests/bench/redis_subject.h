@@ -6,13 +6,14 @@
  *
  * Threads do half GETs and half SETs of 64-byte values under 10,000 keys, each waiting for its
  * reply, for so long, after a tenth of it to warm up. Every value read must be its key's. Prints
- * {"ops_s", "p50_us", "p99_us", "wrong"}.
+ * {"ops_s", "p50_us", "p99_us", "cpu_us" (of this process, an operation), "wrong"}.
  */
 #ifndef BENCH_REDIS_SUBJECT_H
 #define BENCH_REDIS_SUBJECT_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/resource.h>
 
 #include "protocol.h"
 
@@ -48,6 +49,14 @@ static inline void redis_value(unsigned i, char value[64])
 {
     memset(value, 'v', 64);
     memcpy(value, &i, sizeof i);
+}
+
+static inline double redis_cpu_us(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 static void *redis_body(void *argument)
@@ -106,9 +115,11 @@ static inline int redis_main(int argc, char **argv)
     usleep((useconds_t)run.ms * 100);
     atomic_store(&run.phase, 1);
     uint64_t begun = bench_now_ns();
+    double cpu = redis_cpu_us();
     usleep((useconds_t)run.ms * 1000);
     atomic_store(&run.phase, 2);
     double took = (double)(bench_now_ns() - begun) / 1e9;
+    cpu = redis_cpu_us() - cpu;
     uint64_t count = 0, wrong = 0, seen = 0;
     for (int i = 0; i < run.threads; i++) {
         pthread_join(threads[i].id, NULL);
@@ -124,8 +135,9 @@ static inline int redis_main(int argc, char **argv)
         if (!p99 && seen * 100 >= count * 99)
             p99 = (b + 1) / 10.0;
     }
-    printf("{\"ops_s\": %.0f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"wrong\": %" PRIu64 "}\n",
-           (double)count / took, p50, p99, wrong);
+    printf("{\"ops_s\": %.0f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"cpu_us\": %.2f, "
+           "\"wrong\": %" PRIu64 "}\n",
+           (double)count / took, p50, p99, cpu / (double)count, wrong);
     return wrong != 0;
 }
 
