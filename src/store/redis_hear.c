@@ -5,8 +5,8 @@
  * The server tells by itself (CLIENT TRACKING in broadcast mode): the connection of
  * our commands asks it to send the names of all keys under our prefix that somebody
  * else changes to a second connection, which listens. NOLOOP keeps our own changes out.
- * Marks are published. With tracking=0 changed keys are published, too, by whoever
- * changes them.
+ * Marks are published. So are removals, for what was not there the server does not call
+ * changed, and yet somebody may be loading it; with tracking=0 all changes are.
  *
  * We hear only while both connections are there and the first has been told about the
  * second; at anything else we are deaf, and when it is over everything may have changed. One
@@ -30,11 +30,10 @@
 
 enum {
     PING_MS = 1000,  /* silence after which each connection is asked, and how long it may take */
-    AGAIN_MS = 100,  /* after an introduction that failed */
-    ALL = (1 << PERF__REDIS_EARS) - 1
+    AGAIN_MS = 100   /* after an introduction that failed */
 };
 
-enum { MARKS, CHANGES }; /* channels */
+enum { MARKS, CHANGES, INVALIDATIONS }; /* channels */
 
 static const char invalidations[] = "__redis__:invalidate";
 
@@ -52,6 +51,7 @@ static void hear_again(struct perf__redis_hearing *h)
     if (h->deaf && h->listener)
         h->listener->heard(h->listener->ctx, 0);
     h->deaf = false;
+    pthread_cond_broadcast(&h->wake); /* perf__redis_listen waits, too */
 }
 
 /* Something was lost on the way, or everything has changed. */
@@ -75,14 +75,14 @@ void perf__redis_heed(void *store, perf_redis *redis, int event)
     h->connections++;
     if (s->place.tracks)
         fall_deaf(h); /* a new connection is not introduced yet */
-    pthread_cond_signal(&h->wake);
+    pthread_cond_broadcast(&h->wake);
     pthread_mutex_unlock(&h->mutex);
 }
 
 static bool is_channel(const struct perf__redis_hearing *h, int which, perf_bytes name)
 {
     size_t len = strlen(h->channels[which]);
-    return name.len == len && !memcmp(name.data, h->channels[which], len);
+    return len && name.len == len && !memcmp(name.data, h->channels[which], len);
 }
 
 /* Takes the word up to the next space. */
@@ -110,6 +110,13 @@ static void take_mark(const struct redis_store *s, perf_bytes text)
         listener->marked(listener->ctx, kind, name, stamp_ms);
 }
 
+void perf__redis_left_out(struct redis_store *s, const perf_store_key *key)
+{
+    const perf_store_listener *listener = s->hearing.listener;
+    if (listener)
+        listener->changed(listener->ctx, key);
+}
+
 static void take_change(struct redis_store *s, perf_bytes name)
 {
     const perf_store_listener *listener = s->hearing.listener;
@@ -124,11 +131,11 @@ static void take_message(struct redis_store *s, const perf_redis_message *messag
     perf_bytes data = message->data;
     if (is_channel(h, MARKS, message->channel)) {
         take_mark(s, data);
-    } else if (!is_channel(h, CHANGES, message->channel)) {
-        return;
-    } else if (!s->place.tracks) {
+    } else if (is_channel(h, CHANGES, message->channel)) {
         if (!is_own(s, take_word(&data)))
             take_change(s, data);
+    } else if (!is_channel(h, INVALIDATIONS, message->channel)) {
+        return;
     } else if (data.data) {
         take_change(s, data);
     } else { /* FLUSHALL */
@@ -146,16 +153,16 @@ static void take_notice(struct redis_store *s, const perf_redis_message *message
         for (int i = 0; i < PERF__REDIS_EARS; i++)
             if (is_channel(h, i, message->channel))
                 h->subscribed |= 1u << i;
-        if (h->subscribed == ALL && !s->place.tracks)
+        if (h->subscribed == h->wanted && !s->place.tracks)
             hear_again(h);
     } else if (message->kind == PERF_REDIS_DISCONNECTED) {
         h->subscribed = 0;
         fall_deaf(h);
-    } else if (h->subscribed == ALL) { /* GAP: a message that could not be had */
+    } else if (h->subscribed == h->wanted) { /* GAP: a message that could not be had */
         skip_a_beat(h);
     }
     h->subscriptions++;
-    pthread_cond_signal(&h->wake);
+    pthread_cond_broadcast(&h->wake);
     pthread_mutex_unlock(&h->mutex);
 }
 
@@ -216,7 +223,7 @@ static void try_to_hear(struct redis_store *s)
     /* A subscriber that has just gone is refused, too, and no news. */
     if (rc && same && !h->refused && rc != PERF_ETIMEDOUT && rc != PERF_EIO &&
         !strstr(perf_last_error(), "does not exist")) {
-        h->refused = true;
+        h->refused = h->tried = true;
         perf__log(s->host.log, PERF_LOG_WARNING, "cache",
                   "a redis tier cannot be told what other processes change: %.200s; give its "
                   "location tracking=0 if the server does not know or allow CLIENT TRACKING",
@@ -234,6 +241,7 @@ static void ping(struct redis_store *s)
     pthread_mutex_unlock(&h->mutex);
     int rc = perf_redis_call(s->redis, 1, &word, PING_MS, NULL);
     pthread_mutex_lock(&h->mutex);
+    h->tried |= rc != PERF_OK;
     if (rc != PERF_ETIMEDOUT || !was_up || connections != h->connections)
         return;
     pthread_mutex_unlock(&h->mutex);
@@ -247,13 +255,13 @@ static void *run(void *store)
     struct perf__redis_hearing *h = &s->hearing;
     pthread_mutex_lock(&h->mutex);
     while (!h->stops) {
-        bool can_hear = h->up && h->subscribed == ALL;
+        bool can_hear = h->up && h->subscribed == h->wanted;
         uint64_t news = h->connections + h->subscriptions;
         if (s->place.tracks && h->deaf && can_hear)
             try_to_hear(s);
         else
             ping(s);
-        can_hear = s->place.tracks && h->deaf && h->up && h->subscribed == ALL;
+        can_hear = s->place.tracks && h->deaf && h->up && h->subscribed == h->wanted;
         int64_t until = perf__deadline_after(can_hear ? AGAIN_MS : PING_MS);
         if (!h->stops && news == h->connections + h->subscriptions)
             perf__cond_wait(&h->wake, &h->mutex, until);
@@ -277,6 +285,19 @@ int perf__redis_hearing_init(struct redis_store *s)
     return PERF_OK;
 }
 
+/* So that what is read right after the opening is heard of; a server that is down is not waited
+ * for. */
+static void wait_to_hear(struct redis_store *s)
+{
+    struct perf__redis_hearing *h = &s->hearing;
+    int64_t until = perf__deadline_after(s->timeout_ms);
+    bool in_time = true;
+    pthread_mutex_lock(&h->mutex);
+    while (h->deaf && !h->tried && in_time)
+        in_time = perf__cond_wait(&h->wake, &h->mutex, until);
+    pthread_mutex_unlock(&h->mutex);
+}
+
 int perf__redis_listen(void *store, const perf_store_listener *listener)
 {
     struct redis_store *s = store;
@@ -286,12 +307,16 @@ int perf__redis_listen(void *store, const perf_store_listener *listener)
     o.message_ctx = s;
     o.ping_ms = PING_MS;
     snprintf(h->channels[MARKS], sizeof h->channels[MARKS], "%s", s->marks);
-    snprintf(h->channels[CHANGES], sizeof h->channels[CHANGES], "%s",
-             s->place.tracks ? invalidations : s->changed);
+    snprintf(h->channels[CHANGES], sizeof h->channels[CHANGES], "%s", s->changed);
+    if (s->place.tracks)
+        snprintf(h->channels[INVALIDATIONS], sizeof h->channels[INVALIDATIONS], "%s",
+                 invalidations);
+    int ears = s->place.tracks ? INVALIDATIONS + 1 : CHANGES + 1;
+    h->wanted = (1u << ears) - 1;
     h->listener = listener;
     listener->heard(listener->ctx, 1);
     int rc = perf_redis_subscriber_open(s->redis, &o, &h->subscriber);
-    for (int i = 0; i < PERF__REDIS_EARS && !rc; i++)
+    for (int i = 0; i < ears && !rc; i++)
         rc = perf_redis_subscribe(h->subscriber, h->channels[i], strlen(h->channels[i]));
     if (rc)
         return rc;
@@ -299,6 +324,7 @@ int perf__redis_listen(void *store, const perf_store_listener *listener)
         return perf__fail(PERF_EUNAVAILABLE, "no thread could be started to hear what others "
                                              "change in Redis; raise the limit of threads");
     h->running = true;
+    wait_to_hear(s);
     return PERF_OK;
 }
 
@@ -308,7 +334,7 @@ void perf__redis_hearing_stop(struct redis_store *s)
     if (h->running) {
         pthread_mutex_lock(&h->mutex);
         h->stops = true;
-        pthread_cond_signal(&h->wake);
+        pthread_cond_broadcast(&h->wake);
         pthread_mutex_unlock(&h->mutex);
         pthread_join(h->thread, NULL);
     }

@@ -34,7 +34,7 @@ enum {
     MARK_NAME_MAX = 4096,
     PAGE = 1000,               /* marks of one answer */
     SKEW_MS = 100,             /* of clocks, as the cache assumes */
-    COMMANDS = 3, WORDS = 16,  /* of one change, at most */
+    COMMANDS = 3, WORDS = 16, /* of one change, at most */
     NUMBER = 24
 };
 
@@ -60,15 +60,16 @@ static const char unlease_text[] =
 
 /*
  * KEYS: marks, which are the channel, too. ARGV: origin, member, stamp, birth, most. See
- * libperf-redis(7) on the mark "1:" that is there from the birth of the set.
+ * libperf-redis(7) on the mark "1:" that is there from the birth of the set. It is published first,
+ * which a server that is full does all the same.
  */
 static const char mark_text[] =
     "local key,member,stamp=KEYS[1],ARGV[2],ARGV[3] "
-    "redis.call('ZADD',key,'NX',ARGV[4],'1:') "
     "local had=redis.call('ZSCORE',key,member) "
     "if had and tonumber(had)>=tonumber(stamp) then return 0 end "
-    "redis.call('ZADD',key,stamp,member) "
     "redis.call('PUBLISH',key,ARGV[1]..' '..stamp..' '..member) "
+    "redis.call('ZADD',key,'NX',ARGV[4],'1:') "
+    "redis.call('ZADD',key,stamp,member) "
     "local count=redis.call('ZCARD',key) "
     "if count>tonumber(ARGV[5]) then "
     "local half=math.floor(count/2) "
@@ -225,9 +226,11 @@ static int redis_get_many(void *store, const perf_store_key *keys, size_t count,
 /* A transaction under construction. */
 struct plan {
     perf_redis_command *commands;
-    perf_bytes *words; /* of all commands */
-    char *text, *at;   /* names and numbers */
+    const perf_store_op **leased; /* beside the command that asks for its lease, else NULL */
+    perf_bytes *words;            /* of all commands */
+    char *text, *at;              /* names and numbers */
     size_t count, words_used;
+    bool only_removes;
 };
 
 static void add_word(struct plan *p, perf_bytes word)
@@ -272,8 +275,7 @@ static size_t text_size(const struct redis_store *s, const perf_store_op *op)
     if (op->kind == PERF_STORE_MARK)
         return 4 * NUMBER + op->mark_name.len;
     size_t name = prefix + 16 + perf__redis_name_size(s->place.prefix, &op->key);
-    return 2 * NUMBER + (op->lease ? 2 : 1) * name +
-           (s->place.tracks ? 0 : PERF__REDIS_ORIGIN + 1 + name);
+    return 2 * NUMBER + (op->lease ? 2 : 1) * name + PERF__REDIS_ORIGIN + 1 + name;
 }
 
 /* How long a record has to live, as a word; no data: for ever. */
@@ -301,6 +303,7 @@ static void plan_set(struct plan *p, const struct redis_store *s, const perf_sto
         add_word(p, (perf_bytes){token, (size_t)(p->at - token)});
         add_word(p, op->record);
         add_word(p, life.data ? life : text(""));
+        p->leased[p->count] = op;
         end_command(p);
         begin_command(p, "RENAME");
         add_word(p, beside);
@@ -349,7 +352,7 @@ static void plan_mark(struct plan *p, const struct redis_store *s, const perf_st
     end_command(p);
 }
 
-/* For those who cannot be told by tracking. */
+/* For those who are not told by tracking: see redis_hear.c. */
 static void plan_publish(struct plan *p, const struct redis_store *s, const perf_store_op *op)
 {
     char *message = p->at;
@@ -369,24 +372,25 @@ static void plan_op(struct plan *p, const struct redis_store *s, const perf_stor
         plan_remove(p, s, op);
     else
         plan_mark(p, s, op);
-    if (op->kind != PERF_STORE_MARK && !s->place.tracks)
+    if (op->kind == PERF_STORE_REMOVE || (op->kind == PERF_STORE_SET && !s->place.tracks))
         plan_publish(p, s, op);
 }
 
-/* What the server refused, in the first command that is not a RENAME that found nothing. */
-static int look(const struct plan *p, const perf_redis_reply *replies)
+/* What the server refused first, if anything, and what it left out. */
+static int look(struct redis_store *s, const struct plan *p, const perf_redis_reply *replies)
 {
-    bool skips = false;
     if (perf_redis_reply_size(replies) != p->count)
         return perf__fail(PERF_EPROTOCOL, "a Redis server answered %zu of %zu commands",
                           perf_redis_reply_size(replies), p->count);
     for (size_t i = 0; i < p->count; i++) {
         const perf_redis_reply *one = perf_redis_reply_element(replies, i);
-        const perf_bytes *name = p->commands[i].argv;
         int rc = perf_redis_reply_status(one);
-        if (rc && !(skips && !memcmp(name->data, "RENAME", 6)))
+        if (rc)
             return perf__fail(rc, "%.200s", perf_redis_reply_data(one));
-        skips = perf_redis_reply_type(one) == PERF_REDIS_INTEGER && !perf_redis_reply_integer(one);
+        if (p->leased[i] && !perf_redis_reply_integer(one)) {
+            perf__redis_left_out(s, &p->leased[i]->key);
+            i++; /* the RENAME behind it found nothing */
+        }
     }
     return PERF_OK;
 }
@@ -403,16 +407,34 @@ static int tell_scripts(struct redis_store *s, int64_t timeout_ms)
     return PERF_OK;
 }
 
+/* Removals need no transaction, and in one a server that is full would refuse them. */
+static int run_removals(struct redis_store *s, const struct plan *p, int64_t timeout_ms)
+{
+    perf_redis_reply **replies = perf__calloc(s->host.allocator, p->count, sizeof *replies);
+    if (!replies)
+        return perf__fail_nomem("removals of Redis records");
+    int rc = perf_redis_call_many(s->redis, p->count, p->commands, timeout_ms, replies);
+    for (size_t i = 0; !rc && i < p->count; i++)
+        if ((rc = perf_redis_reply_status(replies[i])))
+            perf__fail(rc, "%.200s", perf_redis_reply_data(replies[i]));
+    for (size_t i = 0; i < p->count; i++)
+        perf_redis_reply_release(replies[i]);
+    perf__free(s->host.allocator, (void *)replies);
+    return rc;
+}
+
 static int run_plan(struct redis_store *s, const struct plan *p, int64_t timeout_ms)
 {
     perf_redis_reply *replies = NULL;
     int rc;
     if (p->count == 1) {
         rc = perf_redis_call(s->redis, p->commands->argc, p->commands->argv, timeout_ms, NULL);
+    } else if (p->only_removes) {
+        return run_removals(s, p, timeout_ms);
     } else {
         rc = perf_redis_transaction(s->redis, p->count, p->commands, timeout_ms, &replies);
         if (!rc)
-            rc = look(p, replies);
+            rc = look(s, p, replies);
     }
     perf_redis_reply_release(replies);
     return rc;
@@ -451,13 +473,17 @@ static int redis_apply(void *store, const perf_store_op *ops, size_t count)
     }
     p.commands = perf__calloc(a, count * COMMANDS, sizeof *p.commands);
     p.words = perf__calloc(a, count * WORDS, sizeof *p.words);
+    p.leased = perf__calloc(a, count * COMMANDS, sizeof *p.leased);
     p.text = p.at = perf__alloc(a, size);
-    if (!p.commands || !p.words || !p.text) {
+    if (!p.commands || !p.words || !p.leased || !p.text) {
         rc = perf__fail_nomem("changes of Redis records");
         goto out;
     }
-    for (size_t i = 0; i < count; i++)
+    p.only_removes = true;
+    for (size_t i = 0; i < count; i++) {
         plan_op(&p, s, &ops[i]);
+        p.only_removes &= ops[i].kind == PERF_STORE_REMOVE;
+    }
     rc = run_plan(s, &p, left_of(deadline));
     if (rc == PERF_EREMOTE &&
         perf_redis_error_kind(perf_last_error()) == PERF_REDIS_ERROR_NOSCRIPT &&
@@ -466,6 +492,7 @@ static int redis_apply(void *store, const perf_store_op *ops, size_t count)
 out:
     perf__free(a, p.commands);
     perf__free(a, p.words);
+    perf__free(a, (void *)p.leased);
     perf__free(a, p.text);
     return rc;
 }

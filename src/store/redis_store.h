@@ -61,7 +61,7 @@ bool perf__redis_number(const void *text, size_t len, int64_t *out);
 
 /* ---- redis_hear.c ---- */
 
-enum { PERF__REDIS_EARS = 2 }; /* channels listened to */
+enum { PERF__REDIS_EARS = 3 }; /* channels listened to, at most */
 
 /* What it takes to hear. All under the mutex, but for the thread and names. */
 struct perf__redis_hearing {
@@ -72,6 +72,8 @@ struct perf__redis_hearing {
     const perf_store_listener *listener; /* NULL: nobody listens */
     perf_redis_subscriber *subscriber;
     unsigned subscribed;      /* a bit for each channel that the server has agreed to */
+    unsigned wanted;          /* all of them */
+    bool tried;               /* it is known whether there is anything to hear at present */
     uint64_t subscriptions;   /* how often that began or ended */
     bool up;                  /* the connection of the commands */
     uint64_t connections;     /* how often it came or went */
@@ -95,6 +97,8 @@ struct redis_store {
 
 int perf__redis_hearing_init(struct redis_store *store);
 int perf__redis_listen(void *store, const perf_store_listener *listener);
+/* A leased write of ours was left out: somebody has changed the key, and maybe nobody said so. */
+void perf__redis_left_out(struct redis_store *store, const perf_store_key *key);
 /* perf_redis_options.event */
 void perf__redis_heed(void *store, perf_redis *redis, int event);
 /* Before the client is closed: ends the thread and the subscriber. */

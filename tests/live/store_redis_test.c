@@ -681,7 +681,7 @@ static long find_client(struct test_server *s, const char *sign)
 
 Test(redis_store, a_connection_that_is_lost_is_a_gap, .timeout = 60)
 {
-    static const char *const signs[] = {"sub=2", "sub=0"};
+    static const char *const signs[] = {"sub=3", "sub=0"};
     struct fixture f;
     struct ears e;
     set_up(&f);
