@@ -73,16 +73,17 @@ enum {
 /** One tier below memory. Zero in a field means the default. */
 typedef struct perf_tier_options {
     size_t struct_size;
-    const char *backend;            /**< built-in: "sqlite"; ignored when store is given */
+    const char *backend;            /**< built-in: "sqlite", "redis"; ignored when store is given */
     const perf_store_vtable *store; /**< a backend of the host's own; must outlive the cache */
-    void *store_ctx;                /**< handed to the store's open */
-    const char *location;           /**< file name or URL */
-    uint64_t max_bytes;             /**< bound of the tier; default 1 GiB */
-    int64_t timeout_ms;             /**< longest that one call may block; default 1000 */
-    int64_t write_mode;             /**< PERF_WRITE_THROUGH (default) or _BEHIND */
-    int64_t sync;                   /**< PERF_SYNC_NORMAL (default) or _FULL */
-    uint64_t queue_max_bytes;       /**< write-behind queue bound; default 16 MiB */
-    int64_t queue_full;             /**< PERF_FULL_BLOCK (default) or _DROP */
+    void *store_ctx;          /**< handed to the store's open; for "redis" a perf_redis_options or
+                                   NULL: see libperf-redis(7) */
+    const char *location;     /**< file name or URL */
+    uint64_t max_bytes;       /**< bound of the tier; default 1 GiB */
+    int64_t timeout_ms;       /**< longest that one call may block; default 1000 */
+    int64_t write_mode;       /**< PERF_WRITE_THROUGH (default) or _BEHIND */
+    int64_t sync;             /**< PERF_SYNC_NORMAL (default) or _FULL */
+    uint64_t queue_max_bytes; /**< write-behind queue bound; default 16 MiB */
+    int64_t queue_full;       /**< PERF_FULL_BLOCK (default) or _DROP */
 } perf_tier_options;
 #define PERF_TIER_OPTIONS_INIT                                  \
     {                                                           \
@@ -112,10 +113,10 @@ typedef struct perf_cache_options {
                                   default 2 */
     uint64_t max_namespaces; /**< names of namespaces come from callers: bound; default 1024 */
     const perf_host *host;   /**< allocator, clock, log; NULL: malloc, the system's, silence */
-    int64_t coherence_ms;    /**< a shared tier that cannot tell what other processes change (DynamoDB,
-                                  SQLite) is asked again after this: memory is never further
-                                  behind it; 10 or more, or -1: memory keeps what it has. Default
-                                  5000 for remote tiers and -1 for SQLite */
+    int64_t coherence_ms; /**< a shared tier that cannot tell what other processes change (DynamoDB,
+                               SQLite) is asked again after this: memory is never further
+                               behind it; 10 or more, or -1: memory keeps what it has. Default
+                               5000 for remote tiers and -1 for SQLite */
 } perf_cache_options;
 #define PERF_CACHE_OPTIONS_INIT                                        \
     {                                                                  \
@@ -124,9 +125,9 @@ typedef struct perf_cache_options {
 
 /**
  * Opens a cache. options may be NULL: 64 MiB of memory and nothing below.
- * Starts no thread, but one when a tier is remote or coherence_ms asks for it. *out is the caller's, to be closed with perf_cache_close.
- * Errors: PERF_EINVAL names the field, the value and the fix; PERF_ENOMEM;
- * PERF_EIO or what a tier's open said. Since 1.0.
+ * Starts no thread, but one when a tier is remote or coherence_ms asks for it. *out is the
+ * caller's, to be closed with perf_cache_close. Errors: PERF_EINVAL names the field, the value and
+ * the fix; PERF_ENOMEM; PERF_EIO or what a tier's open said. Since 1.0.
  */
 PERF_API int perf_cache_open(const perf_cache_options *options, perf_cache **out);
 

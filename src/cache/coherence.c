@@ -85,8 +85,7 @@ void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, i
 {
     const struct perf__coherence *c = &cache->coherence;
     bool asked = from == SIZE_MAX ? tiers & c->asked && !(tiers & c->listening)
-                                  : c->hearing[from].asked || atomic_load_explicit(&c->hearing[from].deaf,
-                                                                                   memory_order_relaxed);
+                                  : c->hearing[from].asked || atomic_load(&c->hearing[from].deaf);
     int64_t end = now + c->ask_ms;
     if (!asked || c->ask_ms < 0)
         return;

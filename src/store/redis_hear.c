@@ -29,8 +29,8 @@
 #include "../base/thread.h"
 
 enum {
-    PING_MS = 1000,  /* silence after which each connection is asked, and how long it may take */
-    AGAIN_MS = 100   /* after an introduction that failed */
+    PING_MS = 1000, /* silence after which each connection is asked, and how long it may take */
+    AGAIN_MS = 100  /* after an introduction that failed */
 };
 
 enum { MARKS, CHANGES, INVALIDATIONS }; /* channels */
@@ -187,11 +187,9 @@ static int introduce(struct redis_store *s)
     int id_len = snprintf(id, sizeof id, "%" PRId64, number);
     int prefix_len = snprintf(prefix, sizeof prefix, "%s:", s->place.prefix);
     const perf_bytes off[] = {{"CLIENT", 6}, {"TRACKING", 8}, {"OFF", 3}};
-    const perf_bytes on[] = {{"CLIENT", 6},   {"TRACKING", 8},
-                             {"ON", 2},       {"REDIRECT", 8},
-                             {id, (size_t)id_len}, {"BCAST", 5},
-                             {"NOLOOP", 6},   {"PREFIX", 6},
-                             {prefix, (size_t)prefix_len}};
+    const perf_bytes on[] = {{"CLIENT", 6},   {"TRACKING", 8},      {"ON", 2},
+                             {"REDIRECT", 8}, {id, (size_t)id_len}, {"BCAST", 5},
+                             {"NOLOOP", 6},   {"PREFIX", 6},        {prefix, (size_t)prefix_len}};
     const perf_redis_command commands[] = {{3, off}, {9, on}};
     if (!number)
         return PERF_EUNAVAILABLE;

@@ -28,13 +28,14 @@
 #include "registry.h"
 
 enum {
-    GROUP = 128,               /* keys of one write to the server */
-    RECORD_MAX = 32 << 20,     /* half of what the client reads and writes at once */
-    MARKS_MAX = 16384,         /* as many as a cache keeps, see invalidate.c */
+    GROUP = 128,           /* keys of one write to the server */
+    RECORD_MAX = 32 << 20, /* half of what the client reads and writes at once */
+    MARKS_MAX = 16384,     /* as many as a cache keeps, see invalidate.c */
     MARK_NAME_MAX = 4096,
-    PAGE = 1000,               /* marks of one answer */
-    SKEW_MS = 100,             /* of clocks, as the cache assumes */
-    COMMANDS = 3, WORDS = 16, /* of one change, at most */
+    PAGE = 1000,   /* marks of one answer */
+    SKEW_MS = 100, /* of clocks, as the cache assumes */
+    COMMANDS = 3,
+    WORDS = 16, /* of one change, at most */
     NUMBER = 24
 };
 
@@ -42,11 +43,10 @@ enum {
 static const int64_t max_px = (int64_t)1 << 50;
 
 /* KEYS: where the record is laid down, lease. ARGV: token, record, milliseconds or "". */
-static const char land_text[] =
-    "if redis.call('GET',KEYS[2])~=ARGV[1] then return 0 end "
-    "if ARGV[3]=='' then redis.call('SET',KEYS[1],ARGV[2]) "
-    "else redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) end "
-    "redis.call('UNLINK',KEYS[2]) return 1";
+static const char land_text[] = "if redis.call('GET',KEYS[2])~=ARGV[1] then return 0 end "
+                                "if ARGV[3]=='' then redis.call('SET',KEYS[1],ARGV[2]) "
+                                "else redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) end "
+                                "redis.call('UNLINK',KEYS[2]) return 1";
 
 /* KEYS: lease. ARGV: milliseconds. Microseconds since 1970 grow over expiry and restart. */
 static const char lease_text[] =
@@ -63,22 +63,21 @@ static const char unlease_text[] =
  * libperf-redis(7) on the mark "1:" that is there from the birth of the set. It is published first,
  * which a server that is full does all the same.
  */
-static const char mark_text[] =
-    "local key,member,stamp=KEYS[1],ARGV[2],ARGV[3] "
-    "local had=redis.call('ZSCORE',key,member) "
-    "if had and tonumber(had)>=tonumber(stamp) then return 0 end "
-    "redis.call('PUBLISH',key,ARGV[1]..' '..stamp..' '..member) "
-    "redis.call('ZADD',key,'NX',ARGV[4],'1:') "
-    "redis.call('ZADD',key,stamp,member) "
-    "local count=redis.call('ZCARD',key) "
-    "if count>tonumber(ARGV[5]) then "
-    "local half=math.floor(count/2) "
-    "local old=redis.call('ZRANGE',key,half,half,'WITHSCORES')[2] "
-    "local all=tonumber(redis.call('ZSCORE',key,'1:')) "
-    "redis.call('ZREMRANGEBYSCORE',key,'-inf',old) "
-    "if all<=tonumber(old) then redis.call('ZADD',key,old,'1:') end "
-    "redis.call('PUBLISH',key,'- '..old..' 1:') end "
-    "return 1";
+static const char mark_text[] = "local key,member,stamp=KEYS[1],ARGV[2],ARGV[3] "
+                                "local had=redis.call('ZSCORE',key,member) "
+                                "if had and tonumber(had)>=tonumber(stamp) then return 0 end "
+                                "redis.call('PUBLISH',key,ARGV[1]..' '..stamp..' '..member) "
+                                "redis.call('ZADD',key,'NX',ARGV[4],'1:') "
+                                "redis.call('ZADD',key,stamp,member) "
+                                "local count=redis.call('ZCARD',key) "
+                                "if count>tonumber(ARGV[5]) then "
+                                "local half=math.floor(count/2) "
+                                "local old=redis.call('ZRANGE',key,half,half,'WITHSCORES')[2] "
+                                "local all=tonumber(redis.call('ZSCORE',key,'1:')) "
+                                "redis.call('ZREMRANGEBYSCORE',key,'-inf',old) "
+                                "if all<=tonumber(old) then redis.call('ZADD',key,old,'1:') end "
+                                "redis.call('PUBLISH',key,'- '..old..' 1:') end "
+                                "return 1";
 
 /* ----------------------------------------------------------------------- names */
 
@@ -443,19 +442,23 @@ static int run_plan(struct redis_store *s, const struct plan *p, int64_t timeout
 static int check_op(const perf_store_op *op)
 {
     if (op->kind < PERF_STORE_SET || op->kind > PERF_STORE_MARK)
-        return perf__fail(PERF_EINVAL, "perf_store_op.kind is %" PRId64 "; give a PERF_STORE_ "
-                                       "operation", op->kind);
+        return perf__fail(PERF_EINVAL,
+                          "perf_store_op.kind is %" PRId64 "; give a PERF_STORE_ "
+                          "operation",
+                          op->kind);
     if (op->kind == PERF_STORE_SET && op->record.len > RECORD_MAX)
         return perf__fail(PERF_ETOOBIG,
                           "a record of %zu bytes is more than the %d that a redis tier takes; set "
-                          "max_value_bytes", op->record.len, RECORD_MAX);
+                          "max_value_bytes",
+                          op->record.len, RECORD_MAX);
     if (op->kind != PERF_STORE_MARK)
         return PERF_OK;
-    int rc = perf__check_range("perf_store_op.mark_stamp_ms", op->mark_stamp_ms, 0,
-                               (int64_t)1 << 53);
+    int rc =
+        perf__check_range("perf_store_op.mark_stamp_ms", op->mark_stamp_ms, 0, (int64_t)1 << 53);
     if (!rc)
         rc = perf__check_range("perf_store_op.mark_kind", op->mark_kind, 0, (int64_t)1 << 53);
-    return rc ? rc : perf__check_len("perf_store_op.mark_name", op->mark_name.len, 0, MARK_NAME_MAX);
+    return rc ? rc
+              : perf__check_len("perf_store_op.mark_name", op->mark_name.len, 0, MARK_NAME_MAX);
 }
 
 static int redis_apply(void *store, const perf_store_op *ops, size_t count)
@@ -540,8 +543,8 @@ static int redis_marks(void *store, perf_store_mark_fn each, void *ctx)
         if (page > PAGES_MAX)
             return perf__fail(PERF_EPROTOCOL, "%s on a Redis server does not end", s->marks);
         snprintf(at, sizeof at, "%" PRIu64, (uint64_t)cursor);
-        const perf_bytes scan[] = {{"ZSCAN", 5}, text(s->marks), text(at), {"COUNT", 5},
-                                   {"1000", 4}};
+        const perf_bytes scan[] = {
+            {"ZSCAN", 5}, text(s->marks), text(at), {"COUNT", 5}, {"1000", 4}};
         rc = perf_redis_call(s->redis, 5, scan, left_of(deadline), &got);
         if (!rc)
             rc = take_page(got, &cursor, each, ctx, &enough);
@@ -568,7 +571,9 @@ static int redis_lease(void *store, const perf_store_key *key, int64_t ttl_ms, u
     if (rc)
         return rc;
     int len = snprintf(ttl, sizeof ttl, "%" PRId64,
-                       ttl_ms < 1 ? 1 : ttl_ms > max_px ? max_px : ttl_ms);
+                       ttl_ms < 1        ? 1
+                       : ttl_ms > max_px ? max_px
+                                         : ttl_ms);
     const perf_bytes argv[] = {{name.text, name.len}, {ttl, (size_t)len}};
     rc = not_busy(perf_redis_script_call(s->redis, s->lease, 1, 2, argv, s->timeout_ms, &got));
     if (!rc && perf_redis_reply_type(got) == PERF_REDIS_NIL) {
@@ -632,8 +637,9 @@ static int open_client(struct redis_store *s, const perf_store_config *config, c
     if (rc)
         return rc;
     if (o.event)
-        return perf__fail(PERF_EINVAL, "perf_redis_options.event is set in the store_ctx of a redis "
-                                       "tier, which needs it for itself; leave it NULL");
+        return perf__fail(PERF_EINVAL,
+                          "perf_redis_options.event is set in the store_ctx of a redis "
+                          "tier, which needs it for itself; leave it NULL");
     o.url = url ? url : o.url;
     o.event = perf__redis_heed;
     o.event_ctx = s;
@@ -688,8 +694,7 @@ out:
 const perf_store_vtable perf__store_redis = {
     .struct_size = sizeof(perf_store_vtable),
     .name = "redis",
-    .capabilities =
-        PERF_STORE_SHARED | PERF_STORE_PARTIAL | PERF_STORE_LEASES | PERF_STORE_REMOTE,
+    .capabilities = PERF_STORE_SHARED | PERF_STORE_PARTIAL | PERF_STORE_LEASES | PERF_STORE_REMOTE,
     .open = redis_open,
     .close = redis_close,
     .get = redis_get,

@@ -71,14 +71,14 @@ struct perf__redis_hearing {
     bool ready, running, stops;
     const perf_store_listener *listener; /* NULL: nobody listens */
     perf_redis_subscriber *subscriber;
-    unsigned subscribed;      /* a bit for each channel that the server has agreed to */
-    unsigned wanted;          /* all of them */
-    bool tried;               /* it is known whether there is anything to hear at present */
-    uint64_t subscriptions;   /* how often that began or ended */
-    bool up;                  /* the connection of the commands */
-    uint64_t connections;     /* how often it came or went */
-    bool deaf;                /* what the listener was told last */
-    bool refused;             /* the log knows */
+    unsigned subscribed;    /* a bit for each channel that the server has agreed to */
+    unsigned wanted;        /* all of them */
+    bool tried;             /* it is known whether there is anything to hear at present */
+    uint64_t subscriptions; /* how often that began or ended */
+    bool up;                /* the connection of the commands */
+    uint64_t connections;   /* how often it came or went */
+    bool deaf;              /* what the listener was told last */
+    bool refused;           /* the log knows */
     char channels[PERF__REDIS_EARS][PERF__REDIS_PREFIX_MAX + 24];
     struct perf__redis_names names; /* I/O thread only */
 };
@@ -89,7 +89,7 @@ struct redis_store {
     int64_t timeout_ms;
     struct perf__redis_place place;
     char origin[PERF__REDIS_ORIGIN + 1];
-    char marks[PERF__REDIS_PREFIX_MAX + 8];   /* the key, and the channel */
+    char marks[PERF__REDIS_PREFIX_MAX + 8];    /* the key, and the channel */
     char changed[PERF__REDIS_PREFIX_MAX + 10]; /* the channel */
     perf_redis_script *land, *lease, *unlease, *mark;
     struct perf__redis_hearing hearing;

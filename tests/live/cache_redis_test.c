@@ -220,38 +220,44 @@ Test(redis_cache, invalidating_a_hundred_thousand_keys_is_one_mark, .timeout = 1
     for (int i = 0; i < KEYS; i++) {
         snprintf(key, sizeof key, "key-%d", i);
         cr_assert_eq(perf_cache_put(writer, "ns", "user", key, strlen(key), key, strlen(key),
-                                    &options, NULL), PERF_OK, "%s", perf_last_error());
+                                    &options, NULL),
+                     PERF_OK, "%s", perf_last_error());
     }
     cr_assert_eq(perf_cache_close(writer), PERF_OK, "%s", perf_last_error());
     for (int n = 0; n < WAYS * TRIES; n++) {
         int how = n % WAYS;
         for (int i = 0; i < 200; i++) { /* fresh ones, in both memories */
             snprintf(key, sizeof key, "key-%d", i);
-            cr_assert_eq(perf_cache_put(a, "ns", "user", key, strlen(key), key, strlen(key),
-                                        &options, NULL), PERF_OK);
+            cr_assert_eq(
+                perf_cache_put(a, "ns", "user", key, strlen(key), key, strlen(key), &options, NULL),
+                PERF_OK);
         }
         for (int i = 0; i < 200; i++) {
             snprintf(key, sizeof key, "key-%d", i);
-            cr_assert_eq(perf_cache_get_copy(b, "ns", "user", key, strlen(key), buf, sizeof buf,
-                                             &len), PERF_OK);
+            cr_assert_eq(
+                perf_cache_get_copy(b, "ns", "user", key, strlen(key), buf, sizeof buf, &len),
+                PERF_OK);
         }
         int64_t begun = now_us();
         cr_assert_eq(kill_all(a, how), PERF_OK, "%s", perf_last_error());
         int64_t took = now_us() - begun;
         for (int i = 0; i < KEYS; i += i < 200 ? 1 : 997) {
             snprintf(key, sizeof key, "key-%d", i);
-            cr_assert_eq(perf_cache_get_copy(a, "ns", "user", key, strlen(key), buf, sizeof buf,
-                                             &len), PERF_MISS);
+            cr_assert_eq(
+                perf_cache_get_copy(a, "ns", "user", key, strlen(key), buf, sizeof buf, &len),
+                PERF_MISS);
         }
         begun = now_us();
         while (perf_cache_get_copy(b, "ns", "user", "key-0", 5, buf, sizeof buf, &len) !=
-                   PERF_MISS && now_us() - begun < 5000000)
+                   PERF_MISS &&
+               now_us() - begun < 5000000)
             sleep_us(20);
         int64_t seen = now_us() - begun;
         for (int i = 0; i < KEYS; i += i < 200 ? 1 : 997) {
             snprintf(key, sizeof key, "key-%d", i);
-            cr_assert_eq(perf_cache_get_copy(b, "ns", "user", key, strlen(key), buf, sizeof buf,
-                                             &len), PERF_MISS, "%s by %s", key, ways[how]);
+            cr_assert_eq(
+                perf_cache_get_copy(b, "ns", "user", key, strlen(key), buf, sizeof buf, &len),
+                PERF_MISS, "%s by %s", key, ways[how]);
         }
         fprintf(stderr, "invalidating 100,000 keys by %s: %lld us, seen %lld us later\n", ways[how],
                 (long long)took, (long long)seen);
@@ -294,9 +300,10 @@ Test(redis_cache, damaged_records_are_misses, .timeout = 60)
     cr_assert(test_redis_says(server, "1", "LPUSH perf:ns::list a"));
     cr_assert_eq(set(a, "cut", "a value"), PERF_OK);
     cr_assert_eq(set(a, "bad", "a value"), PERF_OK);
-    cr_assert(test_redis_says(server, "OK", "EVAL \"return redis.call('SET',KEYS[1],"
-                                            "string.sub(redis.call('GET',KEYS[1]),1,60))\" 1 "
-                                            "perf:ns::cut"));
+    cr_assert(test_redis_says(server, "OK",
+                              "EVAL \"return redis.call('SET',KEYS[1],"
+                              "string.sub(redis.call('GET',KEYS[1]),1,60))\" 1 "
+                              "perf:ns::cut"));
     char *len = test_redis_cli(server, "SETRANGE perf:ns::bad 60 X");
     free(len);
     cr_assert(until_has(a, "cut", NULL) >= 0);
@@ -432,7 +439,8 @@ Test(redis_cache, one_load_for_four_processes, .timeout = 60)
     for (int i = 0; i < 4; i++) {
         int status;
         cr_assert(waitpid(children[i], &status, 0) == children[i] && WIFEXITED(status) &&
-                  WEXITSTATUS(status) == 0, "%d", status);
+                      WEXITSTATUS(status) == 0,
+                  "%d", status);
     }
     cr_assert_eq(shared->source.loads, 1, "%d loads", shared->source.loads);
     munmap(shared, sizeof *shared);
@@ -490,8 +498,7 @@ Test(redis_cache, what_was_loaded_before_another_s_change_is_not_kept, .timeout 
 
 Test(redis_cache, a_server_that_dies_costs_no_answers_and_no_truth, .timeout = 120)
 {
-    static const struct test_redis asked = {.appendonly = true,
-                                            .config = "appendfsync always\n"};
+    static const struct test_redis asked = {.appendonly = true, .config = "appendfsync always\n"};
     struct test_server *server = test_server_redis(&asked);
     if (!server)
         PERF_TEST_SKIP(test_server_why());

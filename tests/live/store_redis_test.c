@@ -62,8 +62,7 @@ static void tear_down(struct fixture *f)
 static perf_store_key key_of(const char *ns, const char *user, const char *key)
 {
     static const uint8_t id[PERF_STORE_ID_SIZE];
-    return (perf_store_key){
-        id, {ns, strlen(ns)}, {user, strlen(user)}, {key, strlen(key)}};
+    return (perf_store_key){id, {ns, strlen(ns)}, {user, strlen(user)}, {key, strlen(key)}};
 }
 
 static int apply_set(struct perf__store *store, perf_store_key key, const char *record,
@@ -275,8 +274,7 @@ Test(redis_store, a_lease_is_one_s_at_a_time, .timeout = 60)
     struct perf__store *other = open_at(&f, "");
     perf_store_key key = key_of("n", "u", "k");
     uint64_t first, second, none;
-    cr_assert_eq(perf__store_lease(f.store, &key, 10000, &first), PERF_OK, "%s",
-                 perf_last_error());
+    cr_assert_eq(perf__store_lease(f.store, &key, 10000, &first), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(perf__store_lease(other, &key, 10000, &none), PERF_EBUSY);
     cr_assert_eq(perf__store_unlease(other, &key, first + 1), PERF_OK);
     cr_assert_eq(perf__store_lease(other, &key, 10000, &none), PERF_EBUSY, "not his to give back");
@@ -761,6 +759,71 @@ Test(redis_store, a_server_that_allows_no_tracking, .timeout = 60)
     cr_assert(e.hears == 0 && atomic_load(&th.logged) == 1);
     tear_down(&f);
     cr_assert_eq(atomic_load(&th.live), 0);
+}
+
+/* What libperf-redis(7) says that a user needs. */
+Test(redis_store, the_documented_user_may_do_what_is_needed, .timeout = 60)
+{
+    static const struct test_redis asked = {
+        .config = "user cache on >secret resetkeys ~perf:* ~perf.* resetchannels &perf.* "
+                  "&__redis__:invalidate -@all +get +set +unlink +rename +evalsha +eval "
+                  "+script|load +zadd +zscore +zcard +zrange +zremrangebyscore +zscan +time "
+                  "+publish +subscribe +multi +exec +ping +select +client|tracking +client|id "
+                  "+client|setname\n"};
+    struct fixture f;
+    struct ears e;
+    set_up_with(&f, &asked);
+    perf_redis_options o = PERF_REDIS_OPTIONS_INIT;
+    perf_tier_options tier = PERF_TIER_OPTIONS_INIT;
+    o.url = f.server->url;
+    o.user = "cache";
+    o.password = "secret";
+    tier.backend = "redis";
+    tier.store_ctx = &o;
+    tier.timeout_ms = 2000;
+    cr_assert_eq(perf__store_open(&tier, &f.host, &f.store), PERF_OK, "%s", perf_last_error());
+    perf_store_key key = key_of("n", "", "k");
+    uint64_t token;
+    struct perf__store *other = open_at(&f, "");
+    listen_to(&e, f.store);
+    cr_assert_eq(perf__store_lease(f.store, &key, 10000, &token), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(apply_set(f.store, key, "x", 0, token), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(apply_set(f.store, key, "y", 0, 0), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_lease(f.store, &key, 10000, &token), PERF_OK);
+    cr_assert_eq(perf__store_unlease(f.store, &key, token), PERF_OK, "%s", perf_last_error());
+    cr_assert(holds(&f, f.store, key, "y"));
+    perf_store_op mark = test_mark(4, "a", 5);
+    cr_assert_eq(perf__store_apply(f.store, &mark, 1), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(see_marks(f.store).count, 1);
+    cr_assert_eq(apply_remove(f.store, key), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(apply_set(other, key, "theirs", 0, 0), PERF_OK);
+    cr_assert(wait_for(&e, &e.changes, 1));
+    perf__store_close(other);
+    tear_down(&f);
+}
+
+/* Nothing was there, so the server has nothing to tell: the removal is told all the same. */
+Test(redis_store, a_removal_of_nothing_is_heard, .timeout = 60)
+{
+    struct fixture f;
+    struct ears e;
+    set_up(&f);
+    struct perf__store *other = open_at(&f, "");
+    perf_store_key key = key_of("n", "", "k");
+    uint64_t token;
+    cr_assert_eq(apply_set(f.store, key, "left out", 0, 1), PERF_OK);
+    listen_to(&e, f.store);
+    cr_assert_eq(perf__store_lease(f.store, &key, 10000, &token), PERF_OK);
+    cr_assert_eq(apply_remove(other, key), PERF_OK);
+    cr_assert(wait_for(&e, &e.changes, 1));
+    cr_assert_str_eq(e.last, "n::k");
+    cr_assert_eq(apply_set(f.store, key, "late", 0, token), PERF_OK);
+    cr_assert_eq(e.changes, 2, "what was left out is told to its own author");
+    cr_assert_eq(apply_remove(f.store, key), PERF_OK);
+    hush(&e, &f);
+    cr_assert_eq(e.changes, 2, "an own removal is not");
+    perf__store_close(other);
+    tear_down(&f);
 }
 
 /* ------------------------------------------------------------------ allocation */

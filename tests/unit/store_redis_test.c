@@ -40,9 +40,8 @@ static void assert_there_and_back(perf_store_key key)
 
 static perf_store_key key_of(const char *ns, const char *user, const char *key)
 {
-    return (perf_store_key){.ns = {ns, strlen(ns)},
-                            .user = {user, strlen(user)},
-                            .key = {key, strlen(key)}};
+    return (perf_store_key){
+        .ns = {ns, strlen(ns)}, .user = {user, strlen(user)}, .key = {key, strlen(key)}};
 }
 
 Test(redis_names, can_be_read)
@@ -72,16 +71,15 @@ Test(redis_names, any_bytes_come_back)
 Test(redis_names, what_is_not_ours_is_refused)
 {
     static const char *const foreign[] = {
-        "",           "perf",         "perf:",        "perf:a",      "perf:a:b",   "perf:a:b:",
-        "perf::b:c",  "perg:a:b:c",   "perfa:b:c",    "perf.lease:{perf:a:b:c}",   "perf:a:b:%",
-        "perf:a:b:%2", "perf:a:b:%2g", "perf:a:b:%7b", "perf:a:b:%41", "perf:a:b:{", "perf:a b:c:d",
-        "perf:%41:b:c", "perf:a:b\x01:c", "perf:a:b:%3A",
+        "",           "perf",         "perf:",        "perf:a",         "perf:a:b",
+        "perf:a:b:",  "perf::b:c",    "perg:a:b:c",   "perfa:b:c",      "perf.lease:{perf:a:b:c}",
+        "perf:a:b:%", "perf:a:b:%2",  "perf:a:b:%2g", "perf:a:b:%7b",   "perf:a:b:%41",
+        "perf:a:b:{", "perf:a b:c:d", "perf:%41:b:c", "perf:a:b\x01:c", "perf:a:b:%3A",
     };
     perf_store_key key;
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
-        cr_assert_not(
-            perf__redis_name_read("perf", foreign[i], strlen(foreign[i]), &names, &key), "%s",
-            foreign[i]);
+        cr_assert_not(perf__redis_name_read("perf", foreign[i], strlen(foreign[i]), &names, &key),
+                      "%s", foreign[i]);
     char *longer = malloc(PERF__REDIS_KEY_MAX + 20);
     memset(longer, 'x', PERF__REDIS_KEY_MAX + 20);
     memcpy(longer, "perf:a:b:", 9);
@@ -107,8 +105,7 @@ Test(redis_names, marks_are_a_kind_and_a_name)
     cr_assert_not(perf__redis_number("1e17", 4, &number));
 }
 
-static int parse(const char *location, bool has_server, struct perf__redis_place *place,
-                 char **url)
+static int parse(const char *location, bool has_server, struct perf__redis_place *place, char **url)
 {
     struct test_host th;
     return perf__redis_place_parse(test_host_init(&th)->allocator, location, has_server, place,
@@ -146,9 +143,14 @@ Test(redis_names, a_location_is_taken_apart)
 Test(redis_names, a_location_is_checked_and_never_quoted)
 {
     static const char *const bad[] = {
-        "redis://:secret@h?prefix=", "redis://:secret@h?prefix=a.b", "redis://:secret@h?prefix=a:b",
-        "redis://:secret@h?tracking=2", "redis://:secret@h?tracking=", "?foo=secret",
-        "redis://:secret@h?prefix=0123456789012345678901234567890123456789012345678901234567890123x",
+        "redis://:secret@h?prefix=",
+        "redis://:secret@h?prefix=a.b",
+        "redis://:secret@h?prefix=a:b",
+        "redis://:secret@h?tracking=2",
+        "redis://:secret@h?tracking=",
+        "?foo=secret",
+        "redis://"
+        ":secret@h?prefix=0123456789012345678901234567890123456789012345678901234567890123x",
     };
     struct perf__redis_place place;
     char *url;
