@@ -60,9 +60,8 @@ size_t perf__redis_name_size(const char *prefix, const perf_store_key *key)
 
 char *perf__redis_name_write(char *at, const char *prefix, const perf_store_key *key)
 {
-    size_t len = strlen(prefix);
-    memcpy(at, prefix, len);
-    at += len;
+    while (*prefix)
+        *at++ = *prefix++;
     *at++ = ':';
     at = part_write(at, key->ns, false);
     *at++ = ':';
@@ -200,6 +199,7 @@ static int take_parameter(const char *from, size_t len, struct perf__redis_place
     return PERF_OK;
 }
 
+/* What is not ours goes to url, which is all zero from there on. */
 static int take_query(const char *query, struct perf__redis_place *place, char *url)
 {
     bool is_first = true;
@@ -210,8 +210,9 @@ static int take_query(const char *query, struct perf__redis_place *place, char *
         if (rc)
             return rc;
         if (!is_ours) {
-            strcat(url, is_first ? "?" : "&");
-            strncat(url, at, len);
+            *url++ = is_first ? '?' : '&';
+            memcpy(url, at, len);
+            url += len;
             is_first = false;
         }
         at += len + (at[len] == '&');
@@ -228,16 +229,19 @@ int perf__redis_place_parse(const perf_allocator *allocator, const char *locatio
     const char *query = location + strcspn(location, "?");
     size_t server = (size_t)(query - location);
     if (!server && !has_server)
-        return bad("names no server, and REDIS_ENDPOINT is not set");
+        return bad("names no server (REDIS_ENDPOINT is asked when there is no location)");
     /* REDIS_ENDPOINT is often just host:port. */
     bool bare = server && !strstr(location, "://");
     char *text = perf__calloc(allocator, 1, strlen(location) + sizeof scheme);
     if (!text)
         return perf__fail_nomem("the location of a redis tier");
-    if (bare)
-        memcpy(text, scheme, sizeof scheme - 1);
-    strncat(text, location, server);
-    int rc = take_query(*query ? query + 1 : query, place, text);
+    char *at = text;
+    if (bare) {
+        memcpy(at, scheme, sizeof scheme - 1);
+        at += sizeof scheme - 1;
+    }
+    memcpy(at, location, server);
+    int rc = take_query(*query ? query + 1 : query, place, at + server);
     if (rc || !server) {
         if (!rc && *text)
             rc = bad("has a parameter that is not known, and no server");
