@@ -73,16 +73,18 @@ enum {
 /** One tier below memory. Zero in a field means the default. */
 typedef struct perf_tier_options {
     size_t struct_size;
-    const char *backend; /**< built-in: "sqlite", "dynamodb"; ignored when store is given */
+    const char
+        *backend; /**< built-in: "sqlite", "redis", "dynamodb"; ignored when store is given */
     const perf_store_vtable *store; /**< a backend of the host's own; must outlive the cache */
-    void *store_ctx;                /**< handed to the store's open */
-    const char *location;           /**< file name or URL */
-    uint64_t max_bytes;             /**< bound of the tier; default 1 GiB */
-    int64_t timeout_ms;             /**< longest that one call may block; default 1000 */
-    int64_t write_mode;             /**< PERF_WRITE_THROUGH (default) or _BEHIND */
-    int64_t sync;                   /**< PERF_SYNC_NORMAL (default) or _FULL */
-    uint64_t queue_max_bytes;       /**< write-behind queue bound; default 16 MiB */
-    int64_t queue_full;             /**< PERF_FULL_BLOCK (default) or _DROP */
+    void *store_ctx;          /**< handed to the store's open; for "redis" a perf_redis_options or
+                                   NULL: see libperf-redis(7) */
+    const char *location;     /**< file name or URL */
+    uint64_t max_bytes;       /**< bound of the tier; default 1 GiB */
+    int64_t timeout_ms;       /**< longest that one call may block; default 1000 */
+    int64_t write_mode;       /**< PERF_WRITE_THROUGH (default) or _BEHIND */
+    int64_t sync;             /**< PERF_SYNC_NORMAL (default) or _FULL */
+    uint64_t queue_max_bytes; /**< write-behind queue bound; default 16 MiB */
+    int64_t queue_full;       /**< PERF_FULL_BLOCK (default) or _DROP */
 } perf_tier_options;
 #define PERF_TIER_OPTIONS_INIT                                  \
     {                                                           \

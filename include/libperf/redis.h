@@ -342,7 +342,9 @@ enum {
                             lost in between, or dropped when max_queued were waiting */
 };
 
-/** One message. Bytes are valid during the callback, or until the next perf_redis_next_message. */
+/** One message. Bytes are valid during the callback, or until the next perf_redis_next_message. The
+ *  keys of one invalidation of CLIENT TRACKING (channel "__redis__:invalidate") are a message each;
+ *  "all keys" is a message whose data.data is NULL. */
 typedef struct perf_redis_message {
     size_t struct_size;
     int64_t kind;       /**< PERF_REDIS_MESSAGE, ... */

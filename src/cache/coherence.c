@@ -84,10 +84,10 @@ void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, i
                          int64_t *fresh_until, int64_t *dead_at)
 {
     const struct perf__coherence *c = &cache->coherence;
-    bool asked =
-        from == SIZE_MAX ? tiers & c->asked && !(tiers & c->listening) : c->hearing[from].asked;
+    bool asked = from == SIZE_MAX ? tiers & c->asked && !(tiers & c->listening)
+                                  : c->hearing[from].asked || atomic_load(&c->hearing[from].deaf);
     int64_t end = now + c->ask_ms;
-    if (!asked)
+    if (!asked || c->ask_ms < 0)
         return;
     if (*fresh_until > end)
         *fresh_until = end;
@@ -220,6 +220,8 @@ int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
         needed |= c->hearing[i].remote || c->hearing[i].listens || c->hearing[i].asked;
     }
     for (size_t i = 0; i < cache->tier_count && !rc; i++) {
+        if (!atomic_load(&c->hearing[i].deaf))
+            atomic_store(&c->hearing[i].gap, false); /* heard before anything was read */
         rc = perf__tier_marks(cache->tiers[i], perf__coherence_take_mark, cache);
         if (rc &&
             c->hearing[i].remote) { /* it may be back soon: nothing of it is believed till then */

@@ -144,6 +144,23 @@ static void answered(perf_redis_subscriber *subscriber)
         notice(subscriber, PERF_REDIS_GAP, (perf_bytes){NULL, 0});
 }
 
+/* What a channel brought: CLIENT TRACKING sends arrays of keys, or nothing for "all keys". */
+static void deliver_data(perf_redis_subscriber *subscriber, perf_redis_message *message,
+                         const perf_redis_reply *data)
+{
+    if (data->type == PERF_REDIS_ARRAY) {
+        for (size_t i = 0; i < data->size; i++) {
+            message->data = bytes_of(&data->u.elements[i]);
+            if (data->u.elements[i].type == PERF_REDIS_STRING)
+                deliver(subscriber, message);
+        }
+        return;
+    }
+    if (data->type != PERF_REDIS_NIL)
+        message->data = bytes_of(data);
+    deliver(subscriber, message);
+}
+
 static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *reply)
 {
     perf_redis_subscriber *subscriber = ctx;
@@ -157,13 +174,11 @@ static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *
     message.kind = PERF_REDIS_MESSAGE;
     if (e && reply->size == 3 && is_word(&e[0], "message")) {
         message.channel = bytes_of(&e[1]);
-        message.data = bytes_of(&e[2]);
-        deliver(subscriber, &message);
+        deliver_data(subscriber, &message, &e[2]);
     } else if (e && reply->size == 4 && is_word(&e[0], "pmessage")) {
         message.pattern = bytes_of(&e[1]);
         message.channel = bytes_of(&e[2]);
-        message.data = bytes_of(&e[3]);
-        deliver(subscriber, &message);
+        deliver_data(subscriber, &message, &e[3]);
     } else if (e && reply->size == 3 &&
                (is_word(&e[0], "subscribe") || is_word(&e[0], "psubscribe"))) {
         notice(subscriber, PERF_REDIS_SUBSCRIBED, bytes_of(&e[1]));

@@ -20,10 +20,19 @@
 #define PERF_WITH_AWS 1
 #endif
 
+#ifndef PERF_WITH_REDIS
+#define PERF_WITH_REDIS 1
+#endif
+
 #if PERF_WITH_SQLITE
 #define SQLITE_BACKEND &perf__store_sqlite
 #else
 #define SQLITE_BACKEND NULL
+#endif
+#if PERF_WITH_REDIS
+#define REDIS_BACKEND &perf__store_redis
+#else
+#define REDIS_BACKEND NULL
 #endif
 
 #if PERF_WITH_AWS
@@ -33,11 +42,12 @@
 #endif
 
 static const struct {
-    const char *name, *setting;
+    const char *name, *flag;
     const perf_store_vtable *vtable;
 } backends[] = {
-    {"sqlite", "WITH_SQLITE=1", SQLITE_BACKEND},
-    {"dynamodb", "WITH_AWS=1", DYNAMODB_BACKEND},
+    {"sqlite", "WITH_SQLITE", SQLITE_BACKEND},
+    {"redis", "WITH_REDIS", REDIS_BACKEND},
+    {"dynamodb", "WITH_AWS", DYNAMODB_BACKEND},
 };
 
 enum { BACKENDS = sizeof backends / sizeof *backends };
@@ -58,8 +68,8 @@ int perf__store_fail_unknown(const char *name)
         if (name && !strcmp(backends[i].name, name))
             return perf__fail(PERF_EUNSUPPORTED,
                               "this libperf was built without the backend \"%s\"; build it with "
-                              "%s or bring a store of your own",
-                              name, backends[i].setting);
+                              "%s=1 or bring a store of your own",
+                              name, backends[i].flag);
         if (backends[i].vtable && used < sizeof names)
             used += (size_t)snprintf(names + used, sizeof names - used, "%s\"%s\"",
                                      used ? ", " : "", backends[i].name);

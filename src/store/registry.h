@@ -6,6 +6,7 @@
 #include "store.h"
 
 extern const perf_store_vtable perf__store_sqlite;   /* sqlite.c; absent with WITH_SQLITE=0 */
+extern const perf_store_vtable perf__store_redis;    /* redis_store.c; absent with WITH_REDIS=0 */
 extern const perf_store_vtable perf__store_dynamodb; /* dynamodb.c; absent with WITH_AWS=0 */
 
 /* PERF_EINVAL that lists the names there are, or PERF_EUNSUPPORTED for a backend that this

@@ -161,6 +161,8 @@ struct marks_seen {
 static int see_mark(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms)
 {
     struct marks_seen *seen = ctx;
+    if (kind == 1)
+        return 0; /* of the store's own, when it does not know what came before */
     seen->count++;
     if (kind == 4 && name.len == 1 && !memcmp(name.data, "a", 1))
         seen->tag_a = stamp_ms;
@@ -197,10 +199,11 @@ static void check_marks(struct perf__store *store, const perf_allocator *a)
 
 static void check_sweep(struct perf__store *store, const perf_allocator *a)
 {
+    static const int64_t year_2100 = 4102444800000; /* alive by the store's own clock, too */
     struct test_key own[20];
     perf_store_op ops[20];
     for (uint64_t i = 0; i < 20; i++)
-        ops[i] = test_set(&own[i], 600 + i, "x", 1, i < 10 ? 1000 + (int64_t)i : 1000000);
+        ops[i] = test_set(&own[i], 600 + i, "x", 1, i < 10 ? 1000 + (int64_t)i : year_2100);
     cr_assert(perf__store_apply(store, ops, 20) == PERF_OK);
     size_t removed;
     cr_assert(perf__store_sweep(store, 999, 100, &removed) == PERF_OK);
