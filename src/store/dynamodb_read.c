@@ -73,40 +73,53 @@ static int deliver_whole(const struct read *r, const struct dynamodb_item *item,
 /* Which of the chunks it is, by its sort key "1|version|00007"; -1: none of them. */
 static int64_t chunk_number(struct perf__json item, const struct dynamodb_item *head)
 {
-    char sort[64], wanted[64];
+    enum { BEFORE = 2 + DYNAMODB_VERSION + 1, DIGITS = 5 };
+    char sort[64], before[BEFORE + 1];
+    int64_t number = 0;
     perf__dynamodb_item_key(item, "sk", sort, sizeof sort);
-    for (uint64_t i = 0; i < head->chunks; i++) {
-        snprintf(wanted, sizeof wanted, "1|%s|%05zu", head->version, (size_t)i);
-        if (!strcmp(sort, wanted))
-            return (int64_t)i;
+    snprintf(before, sizeof before, "1|%s|", head->version);
+    if (strlen(sort) != BEFORE + DIGITS || memcmp(sort, before, BEFORE) != 0)
+        return -1;
+    for (const char *at = sort + BEFORE; *at; at++) {
+        if (*at < '0' || *at > '9')
+            return -1;
+        number = number * 10 + (*at - '0');
     }
-    return -1;
+    return (uint64_t)number < head->chunks ? number : -1;
 }
 
-/* Puts the chunks of a batch in order into one piece of memory. PERF_MISS: one is missing. */
-static int join(const struct read *r, const struct dynamodb_item *head,
-                const perf_dynamodb_batch *batch, perf_store_reply *reply)
+/* The chunks of a batch in their order. False: one is missing. */
+static bool sort_chunks(const struct dynamodb_item *head, const perf_dynamodb_batch *batch,
+                        struct perf__json *parts)
 {
-    const perf_allocator *a = &r->store->allocator;
-    struct perf__json parts[DYNAMODB_CHUNKS_MAX] = {{NULL, 0}}, attribute, base64;
-    uint8_t *all = perf__alloc(a, (size_t)head->packed_size);
-    size_t used = 0;
-    int rc = all ? PERF_OK : perf__fail_nomem("a record read from DynamoDB");
+    struct perf__json item, attribute, base64;
     for (size_t i = 0; i < perf_dynamodb_batch_count(batch); i++) {
-        struct perf__json item;
         item.at = perf_dynamodb_batch_item(batch, i, &item.len);
         int64_t number = chunk_number(item, head);
         if (number >= 0 && perf__json_find(item, "record", '{', &attribute) &&
             perf__json_find(attribute, "B", '"', &base64))
             parts[number] = base64;
     }
+    for (size_t i = 0; i < head->chunks; i++)
+        if (!parts[i].at)
+            return false;
+    return true;
+}
+
+/* Puts the chunks of a batch into one piece of memory. PERF_MISS: one is missing. */
+static int join(const struct read *r, const struct dynamodb_item *head,
+                const perf_dynamodb_batch *batch, perf_store_reply *reply)
+{
+    const perf_allocator *a = &r->store->allocator;
+    struct perf__json parts[DYNAMODB_CHUNKS_MAX] = {{NULL, 0}};
+    size_t used = 0;
+    if (!sort_chunks(head, batch, parts))
+        return PERF_MISS;
+    uint8_t *all = perf__alloc(a, (size_t)head->packed_size);
+    int rc = all ? PERF_OK : perf__fail_nomem("a record read from DynamoDB");
     for (size_t i = 0; !rc && i < head->chunks; i++) {
         uint8_t *data = NULL;
         size_t len = 0;
-        if (!parts[i].at) {
-            rc = PERF_MISS;
-            break;
-        }
         rc = perf__dynamodb_bytes(a, parts[i], &data, &len);
         if (!rc && len > head->packed_size - used)
             rc = PERF_ECORRUPT;

@@ -659,8 +659,13 @@ static void no_memory(perf_aws *aws)
     for (size_t i = 0; i < sizeof big; i++)
         big[i] = (char)(i * i >> 5 ^ i * 2654435761u >> 13);
     open_store(&f, aws, "records");
-    perf_store_op ops[4] = {test_set(&k1, 70, "small", 5, 0), test_set(&k2, 71, big, sizeof big, 0),
-                            test_remove(&k3, 72), test_mark(4, "t", 5)};
+    enum { COUNT = 35 }; /* more than one request */
+    static struct test_key more[COUNT];
+    perf_store_op ops[COUNT] = {test_set(&k1, 70, "small", 5, 0),
+                                test_set(&k2, 71, big, sizeof big, 0), test_remove(&k3, 72),
+                                test_mark(4, "t", 5), test_mark(4, "u", 5)};
+    for (uint64_t i = 5; i < COUNT; i++)
+        ops[i] = test_set(&more[i], 4000 + i, "more", 4, 0);
     perf_store_key keys[3] = {ops[0].key, ops[1].key, ops[2].key};
     for (int64_t at = 1;; at++) {
         perf_store_reply replies[3] = {{0}}, *pointers[3];
@@ -671,7 +676,7 @@ static void no_memory(perf_aws *aws)
         uint64_t token;
         int64_t live = f.th.live;
         atomic_store(&f.th.fail_at, at);
-        int rc[5] = {perf__store_apply(f.store, ops, 4), 0, 0, 0, 0};
+        int rc[5] = {perf__store_apply(f.store, ops, COUNT), 0, 0, 0, 0};
         bool over = f.th.fail_at > 0;
         if (rc[0] == PERF_OK) {
             atomic_store(&f.th.fail_at, at);
@@ -755,6 +760,53 @@ static void throttled(struct test_server *server)
     close_store(&f);
     cr_assert_eq(perf_aws_close(aws), PERF_OK);
     test_server_stop(proxy);
+}
+
+/* Of several batches at once, the proxy lets one a second through; to the others it says that an
+ * item was left out. It is sent again. */
+static void left_out(struct test_server *server, perf_aws *direct)
+{
+    static const char http[] =
+        "limit_req_zone \"all\" zone=all:64k rate=1r/s;\n"
+        "limit_req_status 429;\n"
+        "client_max_body_size 64m;\n"
+        "server {\n"
+        "    listen 127.0.0.1:@PORT@;\n"
+        "    location / {\n"
+        "        limit_req zone=all;\n"
+        "        error_page 429 = @left;\n"
+        "        proxy_pass http://127.0.0.1:@UPSTREAM@;\n"
+        "        proxy_set_header Host $http_host;\n"
+        "    }\n"
+        "    location @left {\n"
+        "        default_type application/x-amz-json-1.0;\n"
+        "        return 200 '{\"UnprocessedItems\":{\"records\":[{\"PutRequest\":{\"Item\":{"
+        "\"pk\":{\"S\":\"left|out|0\"},\"sk\":{\"S\":\"0\"},\"format\":{\"N\":\"1\"},"
+        "\"size\":{\"N\":\"3\"},\"record\":{\"B\":\"YWJj\"}}}}]}}';\n"
+        "    }\n"
+        "}\n";
+    enum { COUNT = 50 }; /* two requests */
+    static struct test_key own_keys[COUNT];
+    static perf_store_op ops[COUNT];
+    struct fixture f;
+    struct test_server *proxy = test_server_nginx(http, server->port);
+    cr_assert_not_null(proxy, "%s", test_server_why());
+    perf_aws *aws = open_at(proxy->url, "", "");
+    open_store(&f, aws, "records");
+    for (uint64_t i = 0; i < COUNT; i++)
+        ops[i] = test_set(&own_keys[i], 3000 + i, "left", 4, 0);
+    cr_assert_eq(perf__store_apply(f.store, ops, COUNT), PERF_OK, "%s", perf_last_error());
+    close_store(&f);
+    cr_assert_eq(perf_aws_close(aws), PERF_OK);
+    test_server_stop(proxy);
+    open_store(&f, direct, "records");
+    const perf_store_key key = {
+        (const uint8_t *)"0123456789abcdef", {"left", 4}, {"out", 3}, {"0", 1}};
+    perf_store_reply reply = {.allocator = &f.host.allocator};
+    cr_assert_eq(perf__store_get(f.store, &key, &reply), PERF_OK, "%s", perf_last_error());
+    cr_assert(reply.len == 3 && !memcmp(reply.data, "abc", 3));
+    perf__reply_free(&reply);
+    close_store(&f);
 }
 
 /* The network is cut, stands still, and is back. */
@@ -984,6 +1036,7 @@ Test(store_dynamodb, local, .timeout = 400)
     end_to_end(aws);
     measure(aws);
     throttled(server);
+    left_out(server, aws);
     cut_off(server);
     test_leaks_end(&leaks);
 #ifndef TEST_WITHOUT_CRITERION /* ThreadSanitizer ends children that start threads */
