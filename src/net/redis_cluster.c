@@ -142,9 +142,14 @@ static bool was_executed(uint32_t count, perf_redis_reply *const *replies)
     return count > 1 && perf_redis_reply_type(replies[count - 1]) != PERF_REDIS_ERROR;
 }
 
+/*
+ * Another slot than we think is that of a command whose keys we do not know: it goes where it is
+ * sent. But not a transaction, which has keys on several nodes then.
+ */
 static enum perf__redis_verdict redirect(struct perf__redis_cluster *cluster,
                                          struct perf__redis_search *search,
-                                         struct perf__redis_node *node, const char *text, bool ask)
+                                         struct perf__redis_node *node, const char *text, bool ask,
+                                         bool single)
 {
     struct perf__redis_router *router = &cluster->router;
     struct perf__redis_address to;
@@ -153,19 +158,19 @@ static enum perf__redis_verdict redirect(struct perf__redis_cluster *cluster,
 
     pthread_mutex_lock(&router->mutex);
     struct perf__redis_address from = node->address;
-    bool ok = perf__redis_redirect_read(text, &from, &slot, &to) && slot == search->slot &&
-              search->redirects++ < cluster->max_redirects;
+    bool ok = perf__redis_redirect_read(text, &from, &slot, &to) &&
+              (single || slot == search->slot) && search->redirects++ < cluster->max_redirects;
     uint32_t number = ok ? perf__redis_cluster_number(cluster, &to) : 0;
     if (number)
         m = perf__redis_member_at(cluster, number);
-    if (m && ask && perf__redis_node_hold(&m->node))
+    if (m && (ask || slot != search->slot) && perf__redis_node_hold(&m->node))
         search->target = &m->node;
     if (m && !ask)
         atomic_store_explicit(&cluster->slots[slot], (uint16_t)number, memory_order_release);
     pthread_mutex_unlock(&router->mutex);
     if (!m)
         return PERF__REDIS_SETTLED;
-    search->asking = search->target != NULL;
+    search->asking = ask && search->target;
     atomic_fetch_add(ask ? &router->asked : &router->moved, 1);
     if (!ask)
         perf__redis_cluster_want(cluster, true);
@@ -200,7 +205,7 @@ static enum perf__redis_verdict judge(struct perf__redis_router *router,
     switch (kind) {
     case PERF_REDIS_ERROR_MOVED:
     case PERF_REDIS_ERROR_ASK:
-        return redirect(cluster, search, node, text, kind == PERF_REDIS_ERROR_ASK);
+        return redirect(cluster, search, node, text, kind == PERF_REDIS_ERROR_ASK, count == 1);
     case PERF_REDIS_ERROR_TRYAGAIN:
         return PERF__REDIS_LATER;
     case PERF_REDIS_ERROR_CLUSTERDOWN:
@@ -223,24 +228,11 @@ static int greet(void *ctx, struct perf__redis_link *link, char **bytes, size_t 
     struct perf__redis_node *node = ctx;
     struct perf__redis_cluster *cluster = perf__redis_cluster_of(node->router);
     perf_redis *redis = node->router->redis;
-    const perf_allocator *allocator = &redis->host.allocator;
     int rc = perf__redis_greet(redis, link, bytes, len, expected);
-    if (rc || !cluster->read_replicas)
-        return rc;
-    size_t mine = sizeof readonly - 1;
-    char *both = perf__alloc(allocator, mine + *len);
-    if (!both) {
-        perf__free(allocator, *bytes);
-        return perf__fail_nomem("a greeting");
-    }
-    memcpy(both, readonly, mine);
-    if (*len)
-        memcpy(both + mine, *bytes, *len);
-    perf__free(allocator, *bytes);
-    *bytes = both;
-    *len += mine;
-    *expected += 1;
-    return PERF_OK;
+    if (!rc && cluster->read_replicas)
+        rc = perf__redis_router_greet(node->router, readonly, sizeof readonly - 1, bytes, len,
+                                      expected);
+    return rc;
 }
 
 static void event(void *ctx, struct perf__redis_link *link, int what, int status, const char *error)

@@ -154,7 +154,7 @@ static void use_unix_socket(struct perf__redis_resolve *r)
         snprintf(r->error, sizeof r->error, "the path of the Unix socket is too long");
         return;
     }
-    strcpy(address.sun_path, r->where.host);
+    memcpy(address.sun_path, r->where.host, strlen(r->where.host) + 1);
     add_target(r, &address, sizeof address);
 }
 
@@ -574,7 +574,8 @@ static bool serve_broken(struct perf__redis_link *link, int64_t now)
         return false;
     }
     link->blocked = false;
-    snprintf(text, sizeof text, "%.70s: %.120s", link->label, link->why_broken);
+    snprintf(text, sizeof text, "%.70s: the connection broke: %.90s", link->label,
+             link->why_broken);
     int status = link->broken;
     bool once = link->options.once;
     perf__redis_restart_stream(link, &ended, once, status, text);
@@ -602,7 +603,7 @@ static void serve_closing(struct perf__redis_link *link)
     struct perf__redis_ended ended = {NULL, 0, false};
     char text[] = "the Redis client was closed";
     pthread_mutex_lock(&link->mutex);
-    perf__redis_break(link, PERF_ECLOSED, "%s", text);
+    perf__redis_break(link, PERF_ECLOSED, text);
     bool broken = link->state == PERF__REDIS_BROKEN;
     pthread_mutex_unlock(&link->mutex);
     if (broken && !serve_broken(link, 0))

@@ -7,7 +7,6 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -414,14 +413,11 @@ int perf__redis_tell(struct perf__redis_link *link, const char *bytes, size_t le
 
 /* ------------------------------------------------------------------- writing */
 
-void perf__redis_break(struct perf__redis_link *link, int status, const char *format, ...)
+void perf__redis_break(struct perf__redis_link *link, int status, const char *why)
 {
     if (link->state != PERF__REDIS_IS_UP)
         return;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(link->why_broken, sizeof link->why_broken, format, args);
-    va_end(args);
+    snprintf(link->why_broken, sizeof link->why_broken, "%s", why);
     link->broken = status;
     link->state = PERF__REDIS_BROKEN;
     shutdown(link->fd, SHUT_RDWR); /* ends the reader's poll */
@@ -473,7 +469,7 @@ void perf__redis_flush(struct perf__redis_link *link)
             perf__redis_attend(link);
             return;
         } else if (error != EINTR) {
-            perf__redis_break(link, PERF_EIO, "the connection broke: %s", strerror(error));
+            perf__redis_break(link, PERF_EIO, strerror(error));
         }
     }
     link->writing = link->loop_writes = false;
@@ -607,8 +603,7 @@ bool perf__redis_read_once(struct perf__redis_link *link)
         return any;
     int error = n ? errno : 0;
     pthread_mutex_lock(&link->mutex);
-    perf__redis_break(link, PERF_EIO, "the connection broke: %s",
-                      error ? strerror(error) : "closed by the server");
+    perf__redis_break(link, PERF_EIO, error ? strerror(error) : "the server closed the connection");
     pthread_mutex_unlock(&link->mutex);
     return false;
 }

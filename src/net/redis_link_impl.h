@@ -138,8 +138,7 @@ struct perf__redis_link {
 /* ---- redis_link.c ---- */
 /** The connection is dead: sets state and failure, wakes reader and writer, calls the loop. With
  *  the mutex. */
-void perf__redis_break(struct perf__redis_link *link, int status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+void perf__redis_break(struct perf__redis_link *link, int status, const char *why);
 /** Ends an op. With the mutex; what is to be called or woken afterwards is collected. */
 struct perf__redis_ended {
     struct perf__redis_op *anywhere;

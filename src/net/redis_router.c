@@ -72,6 +72,22 @@ int perf__redis_node_link(struct perf__redis_node *node, struct perf__redis_link
     return rc;
 }
 
+int perf__redis_router_greet(struct perf__redis_router *router, const char *words, size_t n,
+                             char **bytes, size_t *len, uint32_t *expected)
+{
+    char *both = perf__alloc(memory(router), n + *len);
+    if (both) {
+        memcpy(both, words, n);
+        if (*len)
+            memcpy(both + n, *bytes, *len);
+    }
+    perf__free(memory(router), *bytes);
+    *bytes = both;
+    *len = both ? n + *len : 0;
+    *expected = both ? 1 + *expected : 0;
+    return both ? PERF_OK : perf__fail_nomem("a greeting");
+}
+
 /* ---------------------------------------------------------------------- searches */
 
 struct perf__redis_search perf__redis_search_begin(size_t argc, const perf_bytes *argv)
@@ -265,6 +281,13 @@ static void end_journey(struct perf__redis_journey *j)
     perf__redis_router_tell(j->router, j->trip, &j->ending, j);
 }
 
+/* The client closes: whatever it was told before. */
+static void give_up(struct perf__redis_journey *j)
+{
+    drop_replies(j);
+    keep_sentence(&j->op, perf__fail(PERF_ECLOSED, "the client is closing"));
+}
+
 static void park(struct perf__redis_journey *j)
 {
     struct perf__redis_router *router = j->router;
@@ -282,8 +305,11 @@ static void park(struct perf__redis_journey *j)
         }
         pthread_mutex_unlock(&router->mutex);
     }
-    if (!parked)
-        end_journey(j);
+    if (parked)
+        return;
+    if (atomic_load(&router->closing))
+        give_up(j);
+    end_journey(j);
 }
 
 static void attempt_over(struct perf__redis_op *op);
@@ -413,10 +439,8 @@ static void finish_waiting(struct perf__redis_router *router, struct perf__redis
             perf__redis_node_let_go(j->node);
         }
     }
-    if (atomic_load(&router->closing) && verdict != PERF__REDIS_SETTLED) {
-        drop_replies(j);
-        keep_sentence(&j->op, perf__fail(PERF_ECLOSED, "the client is closing"));
-    }
+    if (atomic_load(&router->closing) && verdict != PERF__REDIS_SETTLED)
+        give_up(j);
     hand_out(j);
     perf__free(memory(router), j);
 }
@@ -507,8 +531,7 @@ static void resume(struct perf__redis_journeys *due)
         if (!atomic_load(&j->router->closing)) {
             go_on(j, PERF__REDIS_ELSEWHERE);
         } else {
-            drop_replies(j);
-            keep_sentence(&j->op, perf__fail(PERF_ECLOSED, "the client is closing"));
+            give_up(j);
             end_journey(j);
         }
     }

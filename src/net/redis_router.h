@@ -96,6 +96,10 @@ void perf__redis_node_let_go(struct perf__redis_node *node);
 /** Its link, opened if need be; the node is held. Without the mutex. */
 int perf__redis_node_link(struct perf__redis_node *node, struct perf__redis_link **out);
 
+/** Puts a command, encoded, before what a link says in greeting. On failure nothing is left. */
+int perf__redis_router_greet(struct perf__redis_router *router, const char *words, size_t n,
+                             char **bytes, size_t *len, uint32_t *expected);
+
 /** A call or a journey is over. */
 void perf__redis_router_leave(struct perf__redis_router *router);
 

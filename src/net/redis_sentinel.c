@@ -180,32 +180,13 @@ static int where(void *ctx, int64_t timeout_ms, struct perf__redis_address *out)
 
 static const char subscribe[] = "*2\r\n$9\r\nSUBSCRIBE\r\n$14\r\n+switch-master\r\n";
 
-static int give_greeting(const perf_allocator *allocator, const char *words, size_t n, char **bytes,
-                         size_t *len, uint32_t *expected)
-{
-    char *both = perf__alloc(allocator, n + *len);
-    if (!both) {
-        perf__free(allocator, *bytes);
-        *bytes = NULL;
-        return perf__fail_nomem("a greeting");
-    }
-    memcpy(both, words, n);
-    if (*len)
-        memcpy(both + n, *bytes, *len);
-    perf__free(allocator, *bytes);
-    *bytes = both;
-    *len += n;
-    *expected += 1;
-    return PERF_OK;
-}
-
 static int greet_sentinel(void *ctx, struct perf__redis_link *link, char **bytes, size_t *len,
                           uint32_t *expected)
 {
     struct perf__redis_sentinel *s = ctx;
     (void)link;
-    return give_greeting(&s->router.redis->host.allocator, subscribe, sizeof subscribe - 1, bytes,
-                         len, expected);
+    return perf__redis_router_greet(&s->router, subscribe, sizeof subscribe - 1, bytes, len,
+                                    expected);
 }
 
 /* "name old-host old-port new-host new-port": is it ours, and who is it now? */
@@ -275,7 +256,7 @@ static int greet(void *ctx, struct perf__redis_link *link, char **bytes, size_t 
     perf_redis *redis = node->router->redis;
     int rc = perf__redis_greet(redis, link, bytes, len, expected);
     if (!rc)
-        rc = give_greeting(&redis->host.allocator, role, sizeof role - 1, bytes, len, expected);
+        rc = perf__redis_router_greet(node->router, role, sizeof role - 1, bytes, len, expected);
     return rc;
 }
 

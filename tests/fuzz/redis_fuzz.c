@@ -62,6 +62,7 @@ static uint64_t read_all(const uint8_t *data, size_t size, size_t piece)
         at += (size_t)(from - exact);
         free(exact);
     }
+    skipped |= p.status != PERF_OK;
     perf__redis_parser_free(&p);
     /* Cut otherwise, garbage in a reply that is too large may be seen before that it is. */
     return rc < 0 || skipped ? 0 : sum;

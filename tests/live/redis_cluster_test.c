@@ -255,9 +255,19 @@ static void blocking_and_news(perf_redis *redis)
     cr_assert_eq(perf_redis_subscriber_close(subscriber), PERF_OK);
 }
 
+/* OBJECT by a name that we do not know: its first argument is no key, so nodes send it on. */
+static void unknown_commands(perf_redis *redis)
+{
+    for (int i = 10; i < 30; i++)
+        fixture_expect(redis, "embstr", "THING ENCODING key:%d", i);
+    cr_assert_gt(fixture_stats(redis).moved, 0);
+    cr_assert_lt(fixture_stats(redis).moved, 21);
+}
+
 Test(redis_cluster, commands_find_their_nodes)
 {
-    struct test_redis_cluster *c = start(NULL);
+    struct test_redis asked = {.config = "rename-command OBJECT THING\n"};
+    struct test_redis_cluster *c = start(&asked);
     struct test_leaks leaks = fixture_leaks_begin();
     perf_redis *redis = open_client(c);
     slots_over_nodes(c, redis);
@@ -267,6 +277,7 @@ Test(redis_cluster, commands_find_their_nodes)
     asynchronous(redis);
     blocking_and_news(redis);
     fixture_expect(redis, "PONG", "PING");
+    unknown_commands(redis);
     cr_assert_eq(perf_redis_close(redis), PERF_OK);
     test_leaks_end(&leaks);
     test_redis_cluster_stop(c);
@@ -916,6 +927,7 @@ Test(redis_cluster, each_allocation_fails_once)
         snprintf(url, sizeof url, "redis://127.0.0.1:%d", c->nodes[0]->port);
         o.url = url;
         o.mode = PERF_REDIS_CLUSTER;
+        o.read_replicas = 1;
         o.timeout_ms = 3000;
         o.backoff_min_ms = 1;
         o.host = test_host_init(&th);
