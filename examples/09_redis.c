@@ -15,8 +15,8 @@
     {                            \
         (text), sizeof(text) - 1 \
     }
-#define COMMAND(argv)                        \
-    {                                        \
+#define COMMAND(argv)                       \
+    {                                       \
         sizeof(argv) / sizeof *(argv), argv \
     }
 

@@ -21,6 +21,7 @@
 #include <libperf/http.h>
 #include <libperf/macros.h>
 #include <libperf/pool.h>
+#include <libperf/redis.h>
 #include <libperf/resilience.h>
 #include <libperf/types.h>
 #include <libperf/version.h>

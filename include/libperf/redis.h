@@ -94,31 +94,31 @@ typedef struct perf_redis_options {
                                   what it says. Default "redis://127.0.0.1:6379" */
     const char *hostname;    /**< name or address */
     const char *unix_socket; /**< path; instead of hostname and port */
-    const char *user;        /**< for ACLs, with password; default: none, or the server's "default" */
+    const char *user; /**< for ACLs, with password; default: none, or the server's "default" */
     const char *password;
-    const char *client_name;     /**< shown by CLIENT LIST; default "libperf" */
-    const char *ca_file;         /**< PEM file of the CAs to trust; default: the system's */
-    const char *ca_path;         /**< directory of such */
-    const char *cert_file;       /**< PEM, for mutual TLS */
-    const char *key_file;        /**< PEM */
-    const char *server_name;     /**< that the certificate must have; default: hostname */
-    int64_t mode;                /**< PERF_REDIS_...; default SINGLE */
-    int64_t port;                /**< default 6379 */
-    int64_t db;                  /**< default 0 */
-    int64_t tls;                 /**< 1: TLS 1.2 or later */
-    int64_t tls_insecure;        /**< 1: accept any certificate. For tests only */
-    int64_t connect_timeout_ms;  /**< name, TCP, TLS and AUTH together; default 3000 */
-    int64_t timeout_ms;          /**< of a call that gives none; default 5000 */
-    int64_t backoff_min_ms;      /**< after a failed connect the next waits for so long, doubling up
-                                      to the maximum, each with jitter; default 50 */
-    int64_t backoff_max_ms;      /**< default 2000 */
-    int64_t fail_fast;           /**< 1: calls say PERF_EUNAVAILABLE at once while the server cannot
-                                      be reached; 0: they wait for it until their deadline */
-    uint64_t max_pending;        /**< commands without a reply, those given up included; further ones
-                                      get PERF_EBUSY; default 65536 */
-    uint64_t max_pending_bytes;  /**< of commands not yet written; default 64 MiB */
-    uint64_t max_reply_bytes;    /**< of one reply: PERF_ETOOBIG beyond; default 64 MiB */
-    uint64_t max_blocking;       /**< connections for commands that block; default 8 */
+    const char *client_name;    /**< shown by CLIENT LIST; default "libperf" */
+    const char *ca_file;        /**< PEM file of the CAs to trust; default: the system's */
+    const char *ca_path;        /**< directory of such */
+    const char *cert_file;      /**< PEM, for mutual TLS */
+    const char *key_file;       /**< PEM */
+    const char *server_name;    /**< that the certificate must have; default: hostname */
+    int64_t mode;               /**< PERF_REDIS_...; default SINGLE */
+    int64_t port;               /**< default 6379 */
+    int64_t db;                 /**< default 0 */
+    int64_t tls;                /**< 1: TLS 1.2 or later */
+    int64_t tls_insecure;       /**< 1: accept any certificate. For tests only */
+    int64_t connect_timeout_ms; /**< name, TCP, TLS and AUTH together; default 3000 */
+    int64_t timeout_ms;         /**< of a call that gives none; default 5000 */
+    int64_t backoff_min_ms;     /**< after a failed connect the next waits for so long, doubling up
+                                     to the maximum, each with jitter; default 50 */
+    int64_t backoff_max_ms;     /**< default 2000 */
+    int64_t fail_fast;          /**< 1: calls say PERF_EUNAVAILABLE at once while the server cannot
+                                     be reached; 0: they wait for it until their deadline */
+    uint64_t max_pending;       /**< commands without a reply, those given up included; further ones
+                                     get PERF_EBUSY; default 65536 */
+    uint64_t max_pending_bytes; /**< of commands not yet written; default 64 MiB */
+    uint64_t max_reply_bytes;   /**< of one reply: PERF_ETOOBIG beyond; default 64 MiB */
+    uint64_t max_blocking;      /**< connections for commands that block; default 8 */
     const perf_redis_command *on_connect; /**< sent on each new shared connection before anything
                                                else; an error reply to one makes it unusable */
     uint64_t on_connect_count;            /**< up to 16 */
@@ -253,7 +253,8 @@ PERF_API int perf_redis_call_many(perf_redis *redis, size_t count,
 /**
  * The same between MULTI and EXEC: no other client's command comes in between, and all are
  * executed or none. *out is the array of their replies, of which each may be an error; commands
- * that the server does not accept make it PERF_EREMOTE (EXECABORT), and none is executed. Since 1.0.
+ * that the server does not accept make it PERF_EREMOTE (EXECABORT), and none is executed.
+ * Since 1.0.
  */
 PERF_API int perf_redis_transaction(perf_redis *redis, size_t count,
                                     const perf_redis_command *commands, int64_t timeout_ms,
@@ -296,8 +297,8 @@ PERF_API int perf_redis_start(perf_redis *redis, size_t argc, const perf_bytes *
                               perf_redis_pending **out);
 
 /** Waits up to timeout_ms (0: just asks; -1: as long as it takes). PERF_MISS: not yet over, and it
- *  goes on. Otherwise what perf_redis_call would have said; *out is the caller's; a second call says
- *  PERF_EINVAL, as does one for a command with done. Since 1.0. */
+ *  goes on. Otherwise what perf_redis_call would have said; *out is the caller's; a second call
+ * says PERF_EINVAL, as does one for a command with done. Since 1.0. */
 PERF_API int perf_redis_pending_wait(perf_redis_pending *pending, int64_t timeout_ms,
                                      perf_redis_reply **out);
 
@@ -317,11 +318,11 @@ PERF_API int perf_redis_next_done(perf_redis *redis, perf_redis_pending **out);
 
 /** What a subscriber hears. */
 enum {
-    PERF_REDIS_MESSAGE = 1,     /**< somebody published */
-    PERF_REDIS_SUBSCRIBED = 2,  /**< from now on this channel's, or pattern's, messages come */
+    PERF_REDIS_MESSAGE = 1,      /**< somebody published */
+    PERF_REDIS_SUBSCRIBED = 2,   /**< from now on this channel's, or pattern's, messages come */
     PERF_REDIS_DISCONNECTED = 3, /**< the connection is gone: nothing is heard until GAP */
-    PERF_REDIS_GAP = 4          /**< it is back, and all is subscribed again; messages may have been
-                                     lost in between, or dropped when max_queued were waiting */
+    PERF_REDIS_GAP = 4 /**< it is back, and all is subscribed again; messages may have been
+                            lost in between, or dropped when max_queued were waiting */
 };
 
 /** One message. Bytes are valid during the callback, or until the next perf_redis_next_message. The
@@ -334,11 +335,12 @@ typedef struct perf_redis_message {
     perf_bytes pattern; /**< by which it was heard; no data: by the channel itself */
     perf_bytes data;
 } perf_redis_message;
-#define PERF_REDIS_MESSAGE_INIT                            \
-    {                                                      \
-        sizeof(perf_redis_message), 0, {0, 0}, {0, 0}, {   \
-            0, 0                                           \
-        }                                                  \
+#define PERF_REDIS_MESSAGE_INIT                        \
+    {                                                  \
+        sizeof(perf_redis_message), 0, {0, 0}, {0, 0}, \
+        {                                              \
+            0, 0                                       \
+        }                                              \
     }
 
 /** I/O thread; must not block. */
@@ -350,7 +352,8 @@ typedef struct perf_redis_subscriber_options {
     size_t struct_size;
     perf_redis_message_fn message; /**< NULL: messages wait for perf_redis_next_message */
     void *message_ctx;
-    uint64_t max_queued; /**< that wait; further ones are dropped, and a GAP says so; default 10000 */
+    uint64_t
+        max_queued; /**< that wait; further ones are dropped, and a GAP says so; default 10000 */
     uint64_t max_queued_bytes; /**< the same in bytes; default 16 MiB */
     int64_t ping_ms; /**< a connection that was silent for so long is asked for a sign of life, and
                           replaced when none comes within as much; default 10000 */
@@ -360,9 +363,9 @@ typedef struct perf_redis_subscriber_options {
         sizeof(perf_redis_subscriber_options), 0, 0, 0, 0, 0 \
     }
 
-/** Opens a connection of its own that listens, by the client's address and credentials. It is opened
- *  in the background, and again whenever it is lost, with all that is subscribed. options may be
- *  NULL. Must be closed before the client. Since 1.0. */
+/** Opens a connection of its own that listens, by the client's address and credentials. It is
+ * opened in the background, and again whenever it is lost, with all that is subscribed. options may
+ * be NULL. Must be closed before the client. Since 1.0. */
 PERF_API int perf_redis_subscriber_open(perf_redis *redis,
                                         const perf_redis_subscriber_options *options,
                                         perf_redis_subscriber **out);
@@ -371,8 +374,8 @@ PERF_API int perf_redis_subscriber_open(perf_redis *redis,
  *  allowed. Since 1.0. */
 PERF_API int perf_redis_subscriber_close(perf_redis_subscriber *subscriber);
 
-/** Listens to a channel from now on. Does not wait: SUBSCRIBED says when the server agreed. Twice is
- *  once. Errors: PERF_EINVAL, PERF_ENOMEM, PERF_EBUSY (more than 10000). Since 1.0. */
+/** Listens to a channel from now on. Does not wait: SUBSCRIBED says when the server agreed. Twice
+ * is once. Errors: PERF_EINVAL, PERF_ENOMEM, PERF_EBUSY (more than 10000). Since 1.0. */
 PERF_API int perf_redis_subscribe(perf_redis_subscriber *subscriber, const void *channel,
                                   size_t len);
 
@@ -405,17 +408,17 @@ PERF_API int64_t perf_redis_subscriber_id(perf_redis_subscriber *subscriber);
 /** What a client did so far. */
 typedef struct perf_redis_stats {
     size_t struct_size;
-    uint64_t commands;       /**< sent or to be sent on the shared connection */
-    uint64_t replies;        /**< whole replies, errors included */
-    uint64_t error_replies;  /**< of them errors */
-    uint64_t timeouts;       /**< commands that ended with PERF_ETIMEDOUT */
-    uint64_t rejected;       /**< commands that ended with PERF_EBUSY at once */
-    uint64_t pending;        /**< commands without a reply now */
-    uint64_t writes;         /**< system calls that sent; commands / writes is what pipelining gains */
-    uint64_t reads;          /**< system calls that received something */
+    uint64_t commands;      /**< sent or to be sent on the shared connection */
+    uint64_t replies;       /**< whole replies, errors included */
+    uint64_t error_replies; /**< of them errors */
+    uint64_t timeouts;      /**< commands that ended with PERF_ETIMEDOUT */
+    uint64_t rejected;      /**< commands that ended with PERF_EBUSY at once */
+    uint64_t pending;       /**< commands without a reply now */
+    uint64_t writes; /**< system calls that sent; commands / writes is what pipelining gains */
+    uint64_t reads;  /**< system calls that received something */
     uint64_t bytes_sent;
     uint64_t bytes_received;
-    uint64_t connects;       /**< shared connections that came up */
+    uint64_t connects; /**< shared connections that came up */
     uint64_t connect_failures;
     uint64_t lost;           /**< shared connections that broke */
     uint64_t connected;      /**< 1: it is up now */

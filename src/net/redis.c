@@ -61,11 +61,12 @@ static int check_options(perf_redis_options *o)
         return rc;
 #undef RANGE
     if (strlen(o->unix_socket ? o->unix_socket : o->hostname) >=
-        sizeof ((struct perf__redis_address *)0)->host)
+        sizeof((struct perf__redis_address *)0)->host)
         return perf__fail(PERF_EINVAL, "perf_redis_options.hostname or unix_socket has over 255 "
                                        "bytes");
     if (o->user && !o->password)
-        return perf__fail(PERF_EINVAL, "perf_redis_options.user is set without password; give both");
+        return perf__fail(PERF_EINVAL,
+                          "perf_redis_options.user is set without password; give both");
     if (o->key_file && !o->cert_file)
         return perf__fail(PERF_EINVAL, "perf_redis_options.key_file is set without cert_file; give "
                                        "both");
@@ -78,10 +79,9 @@ static int check_options(perf_redis_options *o)
 static int copy_strings(perf_redis *redis)
 {
     perf_redis_options *o = &redis->options;
-    const char **const fields[] = {&o->hostname,  &o->unix_socket, &o->user,
-                                   &o->password,  &o->client_name, &o->ca_file,
-                                   &o->ca_path,   &o->cert_file,   &o->key_file,
-                                   &o->server_name};
+    const char **const fields[] = {&o->hostname,    &o->unix_socket, &o->user,    &o->password,
+                                   &o->client_name, &o->ca_file,     &o->ca_path, &o->cert_file,
+                                   &o->key_file,    &o->server_name};
     enum { FIELDS = sizeof fields / sizeof *fields };
     size_t size = 1;
     for (int i = 0; i < FIELDS; i++)

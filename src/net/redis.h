@@ -55,13 +55,14 @@ struct perf_redis {
     struct perf__host host;
     uint64_t generation;
     perf_redis_options options; /* defaults filled in, URL read; its strings are below */
-    char *strings; /* wiped when it is closed */
+    char *strings;              /* wiped when it is closed */
     size_t strings_size;
     struct perf__redis_tls *tls;
     struct perf__redis_loop *loop;
     const struct perf__redis_route *route;
     void *route_data;
-    struct perf__redis_link *_Atomic single; /* the route to one server: its link, once called for */
+    struct perf__redis_link
+        *_Atomic single;                   /* the route to one server: its link, once called for */
     struct perf__redis_blocking *blocking; /* the pool */
 
     pthread_mutex_t mutex; /* the lists, done_fd, greeting */
@@ -72,7 +73,7 @@ struct perf_redis {
     int done_fd;
     uint64_t subscribers;
     uint64_t blocked; /* threads in commands that block */
-    char *greeting; /* on_connect, encoded */
+    char *greeting;   /* on_connect, encoded */
     size_t greeting_len;
     uint32_t greeting_replies;
     _Atomic uint64_t blocking_calls;

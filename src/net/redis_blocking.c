@@ -80,10 +80,11 @@ static int validate(void *ctx, void *conn, int64_t timeout_ms)
 
 static int open_pool(perf_redis *redis, struct perf__redis_blocking **out)
 {
-    perf_connection_vtable vtable = {sizeof vtable, open_connection, close_connection,
-                                     validate,      NULL,            NULL};
+    perf_connection_vtable vtable = {
+        sizeof vtable, open_connection, close_connection, validate, NULL, NULL};
     perf_pool_options options = PERF_POOL_OPTIONS_INIT;
-    struct perf__redis_blocking *blocking = perf__calloc(&redis->host.allocator, 1, sizeof *blocking);
+    struct perf__redis_blocking *blocking =
+        perf__calloc(&redis->host.allocator, 1, sizeof *blocking);
     if (!blocking)
         return perf__fail_nomem("the pool of Redis connections");
     blocking->redis = redis;

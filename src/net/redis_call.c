@@ -45,8 +45,9 @@ int perf__redis_begin(perf_redis *redis, int64_t timeout_ms, int64_t *deadline_n
     if (rc || (timeout_ms < 0 && (rc = perf__check_range("timeout_ms", timeout_ms, 0, INT64_MAX))))
         return rc;
     if (perf__redis_loop_is_here(redis->loop))
-        return perf__fail(PERF_EDEADLK, "a blocking call inside a callback of the same client would "
-                                        "wait for itself; use perf_redis_start");
+        return perf__fail(PERF_EDEADLK,
+                          "a blocking call inside a callback of the same client would "
+                          "wait for itself; use perf_redis_start");
     *deadline_ns = perf__redis_deadline(timeout_ms ? timeout_ms : redis->options.timeout_ms);
     return PERF_OK;
 }
@@ -120,7 +121,8 @@ int perf_redis_call_text(perf_redis *redis, const char *const *words, int64_t ti
     perf_bytes few[WORDS], *argv = few;
     size_t argc = 0;
     if (!words)
-        return perf__fail(PERF_EINVAL, "words is NULL; give strings, the last one followed by NULL");
+        return perf__fail(PERF_EINVAL,
+                          "words is NULL; give strings, the last one followed by NULL");
     while (words[argc])
         argc++;
     int rc = perf__redis_check(redis);
@@ -176,8 +178,9 @@ static int check_all(size_t count, const perf_redis_command *commands, bool may_
         if (kind == PERF__REDIS_REFUSED)
             return PERF_EINVAL;
         if (kind == PERF__REDIS_BLOCKS && !may_block)
-            return perf__fail(PERF_EUNSUPPORTED, "%.*s may block, and would hold up the others; "
-                                                 "call it by perf_redis_call",
+            return perf__fail(PERF_EUNSUPPORTED,
+                              "%.*s may block, and would hold up the others; "
+                              "call it by perf_redis_call",
                               (int)commands[i].argv[0].len, (const char *)commands[i].argv[0].data);
     }
     return PERF_OK;

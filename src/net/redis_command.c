@@ -133,8 +133,20 @@ int perf__redis_command_kind(size_t argc, const perf_bytes *argv)
         return PERF__REDIS_PLAIN;
     const char *text = name.data;
     switch (text[0] & ~0x20) { /* the first letter rules most of the others out */
-    case 'A': case 'B': case 'C': case 'D': case 'E': case 'H': case 'M': case 'P': case 'Q':
-    case 'R': case 'S': case 'U': case 'W': case 'X':
+    case 'A':
+    case 'B':
+    case 'C':
+    case 'D':
+    case 'E':
+    case 'H':
+    case 'M':
+    case 'P':
+    case 'Q':
+    case 'R':
+    case 'S':
+    case 'U':
+    case 'W':
+    case 'X':
         break;
     default:
         return PERF__REDIS_PLAIN;

@@ -94,14 +94,16 @@ static void attempt_failed(struct perf__redis_link *link, int status, const char
                            int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
-    char text[sizeof ((struct perf__redis_op *)0)->error];
+    char text[sizeof((struct perf__redis_op *)0)->error];
+    pthread_mutex_lock(&link->mutex);
+    snprintf(link->failure, sizeof link->failure, "%s", error); /* it may be the resolve's */
+    pthread_mutex_unlock(&link->mutex);
     close_socket(link);
     end_resolve(link);
     pthread_mutex_lock(&link->mutex);
     link->stats.connect_failures++;
     link->failures++;
     link->failed = status;
-    snprintf(link->failure, sizeof link->failure, "%s", error);
     snprintf(text, sizeof text, "%.70s: %.120s", link->label, link->failure);
     link->state = link->options.once ? PERF__REDIS_ENDED : PERF__REDIS_PAUSED;
     link->retry_ns = now + backoff_ns(link);
@@ -152,7 +154,7 @@ static void use_unix_socket(struct perf__redis_resolve *r)
         snprintf(r->error, sizeof r->error, "the path of the Unix socket is too long");
         return;
     }
-    strcpy(address.sun_path, r->where.host);
+    memcpy(address.sun_path, r->where.host, strlen(r->where.host) + 1);
     add_target(r, &address, sizeof address);
 }
 
@@ -161,8 +163,8 @@ static void *resolve_main(void *argument)
     struct perf__redis_resolve *r = argument;
     struct perf__redis_link *link = r->link;
     if (link->options.where) {
-        r->status = link->options.where(link->options.ctx, link->options.connect_timeout_ms,
-                                        &r->where);
+        r->status =
+            link->options.where(link->options.ctx, link->options.connect_timeout_ms, &r->where);
         if (r->status)
             snprintf(r->error, sizeof r->error, "%s", perf_last_error());
     }
@@ -372,14 +374,14 @@ static void begin_greeting(struct perf__redis_link *link, int64_t now)
         perf__redis_loop_watch(link, EPOLLIN | EPOLLOUT);
 }
 
-static void refused(struct perf__redis_link *link, uint32_t index, const perf_redis_reply *reply,
-                    int64_t now)
+/* The server's text, but its first word only when it repeats our password. */
+static void refused(struct perf__redis_link *link, const perf_redis_reply *reply, int64_t now)
 {
+    const char *password = link->options.password, *said = reply->u.data;
     char text[120];
     int status = perf_redis_reply_status(reply);
-    /* The text of the server, but never what it may have repeated of ours. */
-    snprintf(text, sizeof text, "%.*s", index < link->greeting_own ? (int)strcspn(reply->u.data, "'`\"<,") : 100,
-             reply->u.data);
+    bool repeats = password && strstr(said, password);
+    snprintf(text, sizeof text, "%.*s", repeats ? (int)strcspn(said, " ") : 100, said);
     attempt_failed(link, status, text, now);
 }
 
@@ -406,7 +408,7 @@ static void read_greeting(struct perf__redis_link *link, int64_t now)
             bool error = link->parser.status ||
                          (reply->type == PERF_REDIS_ERROR && index != link->greeting_ignore);
             if (error && reply)
-                refused(link, index, reply, now);
+                refused(link, reply, now);
             else if (error)
                 attempt_failed(link, PERF_EUNAVAILABLE, "no memory for the server's greeting", now);
             else if (index >= link->greeting_own && link->options.greeted)
@@ -542,10 +544,9 @@ static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now
     bool up = link->state == PERF__REDIS_IS_UP;
     link->timer_ns = link->next_deadline;
     if (up)
-        perf__redis_loop_watch(link, (link->blocked ? (uint32_t)EPOLLOUT : 0u) |
-                                         (atomic_load(&link->reader) == PERF__REDIS_THREAD
-                                              ? (uint32_t)EPOLLIN
-                                              : 0u));
+        perf__redis_loop_watch(
+            link, (link->blocked ? (uint32_t)EPOLLOUT : 0u) |
+                      (atomic_load(&link->reader) == PERF__REDIS_THREAD ? (uint32_t)EPOLLIN : 0u));
     pthread_mutex_unlock(&link->mutex);
     if (link->options.listens && link->options.ping_ms) {
         int64_t from = link->pinged_ns ? link->pinged_ns : link->heard_ns;
@@ -560,7 +561,7 @@ static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now
 static bool serve_broken(struct perf__redis_link *link, int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
-    char text[sizeof ((struct perf__redis_op *)0)->error];
+    char text[sizeof((struct perf__redis_op *)0)->error];
     int role = PERF__REDIS_THREAD;
     atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_NOBODY_MAY);
     role = PERF__REDIS_FREE;
@@ -573,7 +574,8 @@ static bool serve_broken(struct perf__redis_link *link, int64_t now)
         return false;
     }
     link->blocked = false;
-    snprintf(text, sizeof text, "%.70s: %.120s", link->label, link->why_broken);
+    snprintf(text, sizeof text, "%.70s: the connection broke: %.90s", link->label,
+             link->why_broken);
     int status = link->broken;
     bool once = link->options.once;
     perf__redis_restart_stream(link, &ended, once, status, text);
@@ -601,7 +603,7 @@ static void serve_closing(struct perf__redis_link *link)
     struct perf__redis_ended ended = {NULL, 0, false};
     char text[] = "the Redis client was closed";
     pthread_mutex_lock(&link->mutex);
-    perf__redis_break(link, PERF_ECLOSED, "%s", text);
+    perf__redis_break(link, PERF_ECLOSED, text);
     bool broken = link->state == PERF__REDIS_BROKEN;
     pthread_mutex_unlock(&link->mutex);
     if (broken && !serve_broken(link, 0))

@@ -6,7 +6,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
-#include <stdarg.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,6 +26,8 @@ enum {
     KEEP_BUFFER = 1 << 20, /* a larger one is given back when it is empty */
     ROUNDS = 4,            /* writes for others, before the I/O thread takes over */
     LOOK_FOR_WAITER = 64,  /* slots */
+    CROWD = 4,             /* ops under way, from which on others have something to do */
+    TURNS = 3,             /* that who waits gives to others before it sleeps */
 };
 
 int64_t perf__redis_now(void)
@@ -128,7 +130,8 @@ void perf__redis_call_finished(struct perf__redis_link *link)
 /* May bytes from this place of the stream have left? While somebody sends, nobody knows. */
 static bool may_be_written(const struct perf__redis_link *link, uint64_t place)
 {
-    return place < (link->writing && !link->blocked ? link->appended - link->out.len : link->flushed);
+    return place <
+           (link->writing && !link->blocked ? link->appended - link->out.len : link->flushed);
 }
 
 /* An op whose time is over. */
@@ -147,7 +150,7 @@ static int late_status(struct perf__redis_link *link, const struct perf__redis_s
 void perf__redis_expire(struct perf__redis_link *link, struct perf__redis_ended *ended,
                         int64_t now_ns)
 {
-    char text[sizeof ((struct perf__redis_op *)0)->error];
+    char text[sizeof((struct perf__redis_op *)0)->error];
     if (now_ns < link->next_deadline)
         return;
     link->next_deadline = INT64_MAX;
@@ -356,6 +359,7 @@ int perf__redis_submit(struct perf__redis_link *link, struct perf__redis_op *op)
     link->ring[link->tail++ & link->mask] =
         (struct perf__redis_slot){op, link->appended, op->expected, 0, link->wave};
     link->stats.commands += op->expected;
+    op->in_crowd = link->tail - link->head >= CROWD;
     int next = NOTHING;
     if (may_write(link)) {
         link->writing = true;
@@ -409,14 +413,11 @@ int perf__redis_tell(struct perf__redis_link *link, const char *bytes, size_t le
 
 /* ------------------------------------------------------------------- writing */
 
-void perf__redis_break(struct perf__redis_link *link, int status, const char *format, ...)
+void perf__redis_break(struct perf__redis_link *link, int status, const char *why)
 {
     if (link->state != PERF__REDIS_IS_UP)
         return;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(link->why_broken, sizeof link->why_broken, format, args);
-    va_end(args);
+    snprintf(link->why_broken, sizeof link->why_broken, "%s", why);
     link->broken = status;
     link->state = PERF__REDIS_BROKEN;
     shutdown(link->fd, SHUT_RDWR); /* ends the reader's poll */
@@ -468,7 +469,7 @@ void perf__redis_flush(struct perf__redis_link *link)
             perf__redis_attend(link);
             return;
         } else if (error != EINTR) {
-            perf__redis_break(link, PERF_EIO, "the connection broke: %s", strerror(error));
+            perf__redis_break(link, PERF_EIO, strerror(error));
         }
     }
     link->writing = link->loop_writes = false;
@@ -602,8 +603,7 @@ bool perf__redis_read_once(struct perf__redis_link *link)
         return any;
     int error = n ? errno : 0;
     pthread_mutex_lock(&link->mutex);
-    perf__redis_break(link, PERF_EIO, "the connection broke: %s",
-                      error ? strerror(error) : "closed by the server");
+    perf__redis_break(link, PERF_EIO, error ? strerror(error) : "the server closed the connection");
     pthread_mutex_unlock(&link->mutex);
     return false;
 }
@@ -638,11 +638,19 @@ static void leave_reader(struct perf__redis_link *link)
         perf__redis_attend(link);
 }
 
+static bool is_over(struct perf__redis_op *op)
+{
+    return atomic_load_explicit(&op->over, memory_order_acquire);
+}
+
 /* Reads for all until op is over, its deadline passes, or the connection breaks. */
 static void read_until(struct perf__redis_link *link, struct perf__redis_op *op)
 {
     struct pollfd poll_fd = {link->fd, POLLIN, 0};
-    while (!atomic_load_explicit(&op->over, memory_order_acquire)) {
+    for (int turns = op->in_crowd ? TURNS : 0; turns > 0 && !is_over(op); turns--)
+        if (!perf__redis_read_once(link))
+            sched_yield();
+    while (!is_over(op)) {
         int timeout = -1;
         if (op->deadline_ns != INT64_MAX) {
             int64_t left = op->deadline_ns - perf__redis_now();
@@ -674,20 +682,30 @@ static void give_up(struct perf__redis_link *link, struct perf__redis_op *op)
     pthread_mutex_unlock(&link->mutex);
 }
 
+/*
+ * In a crowd it gives others their turn before it sleeps: they fill the next batch meanwhile, and
+ * when it is its turn again, the reply is often there. That spares putting it to sleep and waking
+ * it, which cost more than switching to another thread does.
+ */
 void perf__redis_wait(struct perf__redis_link *link, struct perf__redis_op *op)
 {
     struct perf__redis_wave *wave = &link->waves[op->wave];
-    while (!atomic_load_explicit(&op->over, memory_order_acquire)) {
+    int turns = op->in_crowd ? TURNS : 0;
+    while (!is_over(op)) {
         uint32_t seen = atomic_load(&wave->word);
-        if (atomic_load(&op->over))
-            break;
         int role = PERF__REDIS_FREE;
+        if (is_over(op))
+            break;
         if (atomic_load_explicit(&link->reader, memory_order_relaxed) == PERF__REDIS_FREE &&
             atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_CALLER)) {
             read_until(link, op);
             leave_reader(link);
             if (perf__redis_now() >= op->deadline_ns)
                 give_up(link, op);
+            continue;
+        }
+        if (turns-- > 0) {
+            sched_yield();
             continue;
         }
         atomic_fetch_add(&wave->sleepers, 1);

@@ -61,6 +61,7 @@ struct perf__redis_op {
     /* The link's own. */
     _Atomic uint32_t over;
     uint32_t wave;
+    bool in_crowd;
     struct perf__redis_op *next;
     uint64_t ticket;
 };
@@ -85,10 +86,10 @@ struct perf__redis_link_options {
     int64_t db;
     int64_t connect_timeout_ms, backoff_min_ms, backoff_max_ms;
     bool fail_fast;
-    bool once;        /* do not connect again: ops say PERF_EUNAVAILABLE from then on */
-    bool listens;     /* for push: the I/O thread always reads */
-    int64_t ping_ms;  /* listens: a connection silent for so long is sent PING, and is lost when it
-                         stays silent for as long again; 0: never */
+    bool once;       /* do not connect again: ops say PERF_EUNAVAILABLE from then on */
+    bool listens;    /* for push: the I/O thread always reads */
+    int64_t ping_ms; /* listens: a connection silent for so long is sent PING, and is lost when it
+                        stays silent for as long again; 0: never */
     uint64_t max_pending, max_pending_bytes, max_reply_bytes;
 
     /* Further words on each new connection, before any op: called on the I/O thread; writes up to

@@ -80,17 +80,17 @@ struct perf__redis_link {
     /* Mutex. */
     int state;
     bool closing, closed, reconnect;
-    bool writing;                   /* somebody is the writer */
-    bool loop_writes, blocked;      /* it is the I/O thread; and the socket is full */
-    bool read_wanted;               /* the I/O thread is to read */
+    bool writing;              /* somebody is the writer */
+    bool loop_writes, blocked; /* it is the I/O thread; and the socket is full */
+    bool read_wanted;          /* the I/O thread is to read */
     struct perf__redis_buffer out;
     uint64_t appended; /* end of out, in the stream of this connection */
     uint64_t flushed;  /* what the kernel took of it */
     uint64_t popped;   /* end of the slot before head */
     struct perf__redis_slot *ring;
     uint64_t head, tail, mask; /* slots of [head, tail) */
-    uint32_t wave;    /* the next write */
-    uint32_t flights; /* writes that may be on their way at once */
+    uint32_t wave;             /* the next write */
+    uint32_t flights;          /* writes that may be on their way at once */
     uint32_t measured_wave;
     int64_t wave_sent_ns[PERF__REDIS_WAVES];
     int64_t window_ns, least_ns, last_least_ns; /* shortest round trips */
@@ -138,8 +138,7 @@ struct perf__redis_link {
 /* ---- redis_link.c ---- */
 /** The connection is dead: sets state and failure, wakes reader and writer, calls the loop. With
  *  the mutex. */
-void perf__redis_break(struct perf__redis_link *link, int status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+void perf__redis_break(struct perf__redis_link *link, int status, const char *why);
 /** Ends an op. With the mutex; what is to be called or woken afterwards is collected. */
 struct perf__redis_ended {
     struct perf__redis_op *anywhere;

@@ -142,7 +142,8 @@ static int64_t serve_all(struct perf__redis_loop *loop)
     while ((link = next_attention(loop)))
         perf__redis_serve(link, 0, now);
     pthread_mutex_lock(&loop->mutex);
-    TAILQ_FOREACH (link, &loop->links, all) {
+    TAILQ_FOREACH(link, &loop->links, all)
+    {
         if (link->timer_ns <= now)
             queue_attention(loop, link);
         first = link->timer_ns < first ? link->timer_ns : first;
@@ -207,8 +208,10 @@ static int start(struct perf__redis_loop *loop)
     if (loop->wake_fd >= 0)
         close(loop->wake_fd);
     loop->epoll_fd = loop->wake_fd = -1;
-    return perf__fail(PERF_EIO, "no I/O thread for Redis could be had: %s; raise the limits of "
-                                "threads and open files", strerror(error));
+    return perf__fail(PERF_EIO,
+                      "no I/O thread for Redis could be had: %s; raise the limits of "
+                      "threads and open files",
+                      strerror(error));
 }
 
 int perf__redis_loop_add(struct perf__redis_link *link)
@@ -251,8 +254,8 @@ void perf__redis_loop_end_all(struct perf__redis_loop *loop)
     struct perf__redis_link *link;
     atomic_store(&loop->ending, true);
     pthread_mutex_lock(&loop->mutex);
-    TAILQ_FOREACH (link, &loop->links, all)
-        queue_attention(loop, link);
+    TAILQ_FOREACH(link, &loop->links, all)
+    queue_attention(loop, link);
     bool started = loop->started;
     pthread_mutex_unlock(&loop->mutex);
     if (started)
@@ -319,9 +322,9 @@ void perf__redis_loop_close(struct perf__redis_loop *loop)
 void perf__redis_loop_abandon(struct perf__redis_loop *loop)
 {
     struct perf__redis_link *link;
-    TAILQ_FOREACH (link, &loop->links, all)
-        if (link->fd >= 0)
-            close(link->fd);
+    TAILQ_FOREACH(link, &loop->links, all)
+    if (link->fd >= 0)
+        close(link->fd);
     if (loop->epoll_fd >= 0)
         close(loop->epoll_fd);
     if (loop->wake_fd >= 0)

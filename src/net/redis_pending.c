@@ -131,8 +131,7 @@ static void unlist(perf_redis *redis, perf_redis_pending *pending)
         (void)!read(redis->done_fd, &(uint64_t){0}, sizeof(uint64_t));
 }
 
-int perf_redis_pending_wait(perf_redis_pending *pending, int64_t timeout_ms,
-                            perf_redis_reply **out)
+int perf_redis_pending_wait(perf_redis_pending *pending, int64_t timeout_ms, perf_redis_reply **out)
 {
     if (!pending)
         return perf__fail(PERF_EINVAL, "pending is NULL; give what perf_redis_start gave");

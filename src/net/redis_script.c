@@ -78,7 +78,8 @@ int perf_redis_script_call(perf_redis *redis, const perf_redis_script *script, s
     if (argc)
         memcpy(all + 3, argv, argc * sizeof *argv);
     rc = perf_redis_call(redis, argc + 3, all, timeout_ms, out);
-    if (rc == PERF_EREMOTE && perf_redis_error_kind(perf_last_error()) == PERF_REDIS_ERROR_NOSCRIPT) {
+    if (rc == PERF_EREMOTE &&
+        perf_redis_error_kind(perf_last_error()) == PERF_REDIS_ERROR_NOSCRIPT) {
         all[0] = (perf_bytes){"EVAL", 4};
         all[1] = (perf_bytes){script->text, script->len};
         rc = perf_redis_call(redis, argc + 3, all, timeout_ms, out);

@@ -45,7 +45,9 @@ struct perf_redis_subscriber {
     void *message_ctx;
     uint64_t max_queued, max_queued_bytes;
     _Atomic int64_t id;
-    bool was_up; /* I/O thread */
+    /* I/O thread. */
+    bool was_up;
+    uint64_t awaited; /* answers to what was said again; then GAP */
 
     pthread_mutex_t mutex;
     pthread_cond_t arrived;
@@ -90,7 +92,8 @@ static void enqueue(perf_redis_subscriber *subscriber, const perf_redis_message 
     bool full = message->kind == PERF_REDIS_MESSAGE &&
                 (subscriber->queued >= subscriber->max_queued ||
                  subscriber->queued_bytes + size > subscriber->max_queued_bytes);
-    struct item *item = full ? NULL : perf__alloc(&subscriber->redis->host.allocator, sizeof *item + size);
+    struct item *item =
+        full ? NULL : perf__alloc(&subscriber->redis->host.allocator, sizeof *item + size);
     if (!item) {
         subscriber->dropped = true;
         return;
@@ -151,6 +154,13 @@ static void deliver_data(perf_redis_subscriber *subscriber, perf_redis_message *
     deliver(subscriber, message);
 }
 
+/* The server has heard of one more of what was said again. */
+static void answered(perf_redis_subscriber *subscriber)
+{
+    if (subscriber->awaited && !--subscriber->awaited)
+        notice(subscriber, PERF_REDIS_GAP, (perf_bytes){NULL, 0});
+}
+
 static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *reply)
 {
     perf_redis_subscriber *subscriber = ctx;
@@ -172,9 +182,11 @@ static void on_push(void *ctx, struct perf__redis_link *link, perf_redis_reply *
     } else if (e && reply->size == 3 &&
                (is_word(&e[0], "subscribe") || is_word(&e[0], "psubscribe"))) {
         notice(subscriber, PERF_REDIS_SUBSCRIBED, bytes_of(&e[1]));
-    } else if (reply->type == PERF_REDIS_ERROR) {
-        perf__log(&subscriber->redis->host.log, PERF_LOG_WARNING, "redis",
-                  "a subscription was refused: %.200s", reply->u.data);
+        answered(subscriber);
+    } else if (reply->type == PERF_REDIS_ERROR) { /* such as NOPERM for this channel */
+        perf__log(&subscriber->redis->host.log, PERF_LOG_WARNING, "redis", "a subscription: %.200s",
+                  reply->u.data);
+        answered(subscriber);
     } /* else: PONG, unsubscribe */
     perf_redis_reply_release(reply);
 }
@@ -228,15 +240,19 @@ static void on_event(void *ctx, struct perf__redis_link *link, int event, int st
     }
     (void)error;
     int rc = PERF_OK;
-    /* Held while it is said, so that a name that comes now is said once at least. */
+    uint64_t said = 0;
+    /* Held while it is said, so that a name that comes now is said once at least, and after these.
+     */
     pthread_mutex_lock(&subscriber->mutex);
-    for (struct name *n = subscriber->names; n && !rc; n = n->hh.next)
+    for (struct name *n = subscriber->names; n && !rc; n = n->hh.next, said++)
         rc = say(subscriber, n->text[0] == 'p' ? "PSUBSCRIBE" : "SUBSCRIBE", n->text + 1,
                  n->len - 1);
     pthread_mutex_unlock(&subscriber->mutex);
     if (rc)
         perf__redis_link_reconnect(link); /* no memory: once more, later */
-    if (subscriber->was_up)
+    /* What is published before the server has heard all of it is lost, too. */
+    subscriber->awaited = subscriber->was_up ? said : 0;
+    if (subscriber->was_up && !said)
         notice(subscriber, PERF_REDIS_GAP, (perf_bytes){NULL, 0});
     subscriber->was_up = true;
 }
@@ -376,8 +392,10 @@ static int add(perf_redis_subscriber *subscriber, char kind, const void *text, s
     pthread_mutex_lock(&subscriber->mutex);
     HASH_FIND(hh, subscriber->names, name->text, name->len, known);
     if (!known && HASH_COUNT(subscriber->names) >= NAMES_MAX)
-        rc = perf__fail(PERF_EBUSY, "%d channels and patterns are subscribed, which is the limit; "
-                                    "use a pattern or another subscriber", NAMES_MAX);
+        rc = perf__fail(PERF_EBUSY,
+                        "%d channels and patterns are subscribed, which is the limit; "
+                        "use a pattern or another subscriber",
+                        NAMES_MAX);
     if (!known && !rc) {
         HASH_ADD(hh, subscriber->names, text[0], name->len, name);
         if (uthash_oom)

@@ -136,7 +136,8 @@ void perf__redis_tls_free(struct perf__redis_tls *tls)
 static bool set_name(const struct perf__redis_tls *tls, SSL *ssl, const char *name)
 {
     unsigned char address[16];
-    bool is_address = inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
+    bool is_address =
+        inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
     if (!is_address && SSL_set_tlsext_host_name(ssl, name) != 1)
         return false;
     if (tls->insecure)
@@ -170,8 +171,10 @@ int perf__redis_session_new(struct perf__redis_tls *tls, int fd, const char *nam
     if (!set_name(tls, session->ssl, name)) {
         perf__redis_session_free(session);
         ERR_clear_error();
-        return perf__fail(PERF_ETLS, "'%.100s' is no name that a certificate could have; give "
-                                     "perf_redis_options.server_name", name);
+        return perf__fail(PERF_ETLS,
+                          "'%.100s' is no name that a certificate could have; give "
+                          "perf_redis_options.server_name",
+                          name);
     }
     *out = session;
     return PERF_OK;

@@ -15,7 +15,9 @@
 
 static int hex(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
 }
 
 /* Copies [from, to) to *at with %xx decoded and a zero behind it; NULL: not decodable. */
@@ -56,14 +58,16 @@ static int bad(const char *what)
 {
     return perf__fail(PERF_EINVAL,
                       "perf_redis_options.url %s; give redis://user:password@host:port/db, "
-                      "rediss://..., or unix:///path?db=0", what);
+                      "rediss://..., or unix:///path?db=0",
+                      what);
 }
 
 static int take_unix(perf_redis_options *o, const char *path, char **at)
 {
     const char *query = strchr(path, '?'), *end = query ? query : path + strlen(path);
     int64_t db = 0;
-    if (query && (strncmp(query, "?db=", 4) != 0 || !number(query + 4, query + strlen(query), 1 << 20, &db)))
+    if (query &&
+        (strncmp(query, "?db=", 4) != 0 || !number(query + 4, query + strlen(query), 1 << 20, &db)))
         return bad("has a query that is not ?db=number");
     const char *text = take(at, path, end);
     if (!text || *text != '/' || !text[1])

@@ -27,8 +27,8 @@ static redisReply *command(void *context, int argc, const char **argv, const siz
 
 static void redis_set(void *context, const char *key, size_t key_len, const char *value)
 {
-    freeReplyObject(command(context, 3, (const char *[]){"SET", key, value},
-                            (const size_t[]){3, key_len, 64}));
+    freeReplyObject(
+        command(context, 3, (const char *[]){"SET", key, value}, (const size_t[]){3, key_len, 64}));
 }
 
 static bool redis_get(void *context, const char *key, size_t key_len, const char *value)

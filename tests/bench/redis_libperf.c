@@ -36,8 +36,8 @@ static bool redis_get(void *context, const char *key, size_t key_len, const char
     perf_redis_reply *reply;
     if (perf_redis_call(context, 2, argv, 0, &reply) != PERF_OK)
         fail("GET");
-    bool right = perf_redis_reply_size(reply) == 64 &&
-                 !memcmp(perf_redis_reply_data(reply), value, 64);
+    bool right =
+        perf_redis_reply_size(reply) == 64 && !memcmp(perf_redis_reply_data(reply), value, 64);
     perf_redis_reply_release(reply);
     return right;
 }

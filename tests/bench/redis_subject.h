@@ -1,34 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redis_subject.h - the frame of the C subjects of bench-redis.
+ * redis_subject.h - the frame of the C subjects of bench-redis whose threads wait.
  *
  *     program PORT THREADS MILLISECONDS
  *
  * Threads do half GETs and half SETs of 64-byte values under 10,000 keys, each waiting for its
- * reply, for so long, after a tenth of it to warm up. Every value read must be its key's. Prints
- * {"ops_s", "p50_us", "p99_us", "cpu_us" (of this process, an operation), "wrong"}.
+ * reply, for so long, after a tenth of it to warm up. Every value read must be its key's.
  */
 #ifndef BENCH_REDIS_SUBJECT_H
 #define BENCH_REDIS_SUBJECT_H
 
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <sys/resource.h>
-
-#include "protocol.h"
-
-enum { REDIS_KEYS = 10000, REDIS_BUCKETS = 40000 }; /* of 100 ns */
+#include "redis_report.h"
 
 struct redis_run {
     int port, threads, ms;
+    pthread_barrier_t loaded;
     _Atomic int phase; /* 0: warm up, 1: measure, 2: stop */
 };
 
 struct redis_thread {
     struct redis_run *run;
     int number;
-    uint64_t count, wrong;
-    uint32_t *buckets;
+    struct redis_counts counts;
     pthread_t id;
     char apart[64];
 };
@@ -40,32 +33,21 @@ static void redis_set(void *context, const char *key, size_t key_len, const char
 /* False: not this value. */
 static bool redis_get(void *context, const char *key, size_t key_len, const char *value);
 
-static inline size_t redis_key(unsigned i, char key[24])
-{
-    return (size_t)snprintf(key, 24, "key:%012u", i);
-}
-
-static inline void redis_value(unsigned i, char value[64])
-{
-    memset(value, 'v', 64);
-    memcpy(value, &i, sizeof i);
-}
-
-static inline double redis_cpu_us(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
-           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
 static void *redis_body(void *argument)
 {
     struct redis_thread *thread = argument;
+    struct redis_run *run = thread->run;
     void *context = redis_begin(thread);
-    uint64_t random = (uint64_t)thread->number + 1, last = bench_now_ns();
+    uint64_t random = (uint64_t)thread->number + 1;
     char key[24], value[64];
-    for (int phase; (phase = atomic_load_explicit(&thread->run->phase, memory_order_relaxed)) != 2;) {
+    for (unsigned i = (unsigned)thread->number; i < REDIS_KEYS; i += (unsigned)run->threads) {
+        size_t len = redis_key(i, key);
+        redis_value(i, value);
+        redis_set(context, key, len, value);
+    }
+    pthread_barrier_wait(&run->loaded);
+    redis_counts_init(&thread->counts);
+    for (int phase; (phase = atomic_load_explicit(&run->phase, memory_order_relaxed)) != 2;) {
         random = bench_splitmix64(random);
         unsigned i = (unsigned)(random >> 33) % REDIS_KEYS;
         size_t len = redis_key(i, key);
@@ -73,13 +55,8 @@ static void *redis_body(void *argument)
         if (random & 1)
             redis_set(context, key, len, value);
         else
-            thread->wrong += !redis_get(context, key, len, value);
-        uint64_t now = bench_now_ns(), bucket = (now - last) / 100;
-        last = now;
-        if (phase == 1) {
-            thread->count++;
-            thread->buckets[bucket < REDIS_BUCKETS ? bucket : REDIS_BUCKETS - 1]++;
-        }
+            thread->counts.wrong += !redis_get(context, key, len, value);
+        redis_count(&thread->counts, phase == 1);
     }
     redis_end(context);
     return NULL;
@@ -96,22 +73,18 @@ static inline int redis_main(int argc, char **argv)
     run.threads = atoi(argv[2]);
     run.ms = atoi(argv[3]);
     struct redis_thread *threads = calloc((size_t)run.threads, sizeof *threads);
-    struct redis_thread loader = {.run = &run};
-    char key[24], value[64];
-    void *context = redis_begin(&loader);
-    for (unsigned i = 0; i < REDIS_KEYS; i++) {
-        size_t len = redis_key(i, key);
-        redis_value(i, value);
-        redis_set(context, key, len, value);
-    }
-    redis_end(context);
+    struct redis_counts **counts = calloc((size_t)run.threads, sizeof(struct redis_counts *));
+    if (!threads || !counts)
+        bench_die("threads");
+    pthread_barrier_init(&run.loaded, NULL, (unsigned)run.threads + 1);
     for (int i = 0; i < run.threads; i++) {
         threads[i].run = &run;
         threads[i].number = i;
-        threads[i].buckets = calloc(REDIS_BUCKETS, sizeof(uint32_t));
+        counts[i] = &threads[i].counts;
         if (pthread_create(&threads[i].id, NULL, redis_body, &threads[i]))
             bench_die("thread");
     }
+    pthread_barrier_wait(&run.loaded);
     usleep((useconds_t)run.ms * 100);
     atomic_store(&run.phase, 1);
     uint64_t begun = bench_now_ns();
@@ -120,25 +93,9 @@ static inline int redis_main(int argc, char **argv)
     atomic_store(&run.phase, 2);
     double took = (double)(bench_now_ns() - begun) / 1e9;
     cpu = redis_cpu_us() - cpu;
-    uint64_t count = 0, wrong = 0, seen = 0;
-    for (int i = 0; i < run.threads; i++) {
+    for (int i = 0; i < run.threads; i++)
         pthread_join(threads[i].id, NULL);
-        count += threads[i].count;
-        wrong += threads[i].wrong;
-    }
-    double p50 = 0, p99 = 0;
-    for (int b = 0; b < REDIS_BUCKETS; b++) {
-        for (int i = 0; i < run.threads; i++)
-            seen += threads[i].buckets[b];
-        if (!p50 && seen * 2 >= count)
-            p50 = (b + 1) / 10.0;
-        if (!p99 && seen * 100 >= count * 99)
-            p99 = (b + 1) / 10.0;
-    }
-    printf("{\"ops_s\": %.0f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"cpu_us\": %.2f, "
-           "\"wrong\": %" PRIu64 "}\n",
-           (double)count / took, p50, p99, cpu / (double)count, wrong);
-    return wrong != 0;
+    return redis_report(counts, run.threads, took, cpu);
 }
 
 #endif

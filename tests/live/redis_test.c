@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redis_test.c - the Redis client against a real server: every type of reply, batches, transactions,
- * scripts, callbacks and descriptors, commands that block, channels, ACLs, TLS in its refusals, Unix
- * sockets, and many threads on one connection.
+ * redis_test.c - the Redis client against a real server: every type of reply, batches,
+ * transactions, scripts, callbacks and descriptors, commands that block, channels, ACLs, TLS in its
+ * refusals, Unix sockets, and many threads on one connection.
  */
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
@@ -42,9 +42,9 @@ static int64_t now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-#define OK(call)                                                              \
-    do {                                                                      \
-        int rc_ = (call);                                                     \
+#define OK(call)                                                                \
+    do {                                                                        \
+        int rc_ = (call);                                                       \
         cr_assert_eq(rc_, PERF_OK, "%s: %d %s", #call, rc_, perf_last_error()); \
     } while (0)
 
@@ -87,7 +87,8 @@ Test(redis, replies)
     cr_assert_eq(perf_redis_reply_size(reply), 3);
     cr_assert_str_eq(perf_redis_reply_data(perf_redis_reply_element(reply, 2)), "c");
     perf_redis_reply_release(reply);
-    OK(PERF_REDIS_CALL(redis, &reply, "EVAL", "return {1,{2,{3,'x'}},false,redis.status_reply('S')}", "0"));
+    OK(PERF_REDIS_CALL(redis, &reply, "EVAL",
+                       "return {1,{2,{3,'x'}},false,redis.status_reply('S')}", "0"));
     cr_assert_eq(perf_redis_reply_size(reply), 4);
     const perf_redis_reply *e = perf_redis_reply_element(perf_redis_reply_element(reply, 1), 1);
     cr_assert_str_eq(perf_redis_reply_data(perf_redis_reply_element(e, 1)), "x");
@@ -106,7 +107,8 @@ Test(redis, replies)
     char *big = malloc(3000000);
     memset(big, 'b', 3000000);
     big[1234567] = '\0';
-    perf_bytes set[] = {WORD("SET"), WORD("a\0\r\nb"), {big, 3000000}}, get[] = {WORD("GET"), WORD("a\0\r\nb")};
+    perf_bytes set[] = {WORD("SET"), WORD("a\0\r\nb"), {big, 3000000}},
+               get[] = {WORD("GET"), WORD("a\0\r\nb")};
     OK(perf_redis_call(redis, 3, set, 0, NULL));
     OK(perf_redis_call(redis, 2, get, 0, &reply));
     cr_assert_eq(perf_redis_reply_size(reply), 3000000);
@@ -165,7 +167,8 @@ Test(redis, batches_and_transactions)
     perf_redis_command refused[] = {{2, incr}, {2, bad}};
     reply = NULL;
     cr_assert_eq(perf_redis_transaction(redis, 2, refused, 0, &reply), PERF_EREMOTE);
-    cr_assert_not_null(strstr(perf_last_error(), "wrong number of arguments"), "%s", perf_last_error());
+    cr_assert_not_null(strstr(perf_last_error(), "wrong number of arguments"), "%s",
+                       perf_last_error());
     cr_assert_null(reply);
     SAYS(redis, "2002", "GET", "n");
     OK(perf_redis_close(redis));
@@ -190,7 +193,8 @@ Test(redis, scripts)
         OK(perf_redis_script_call(redis, script, 1, argc, argv, 0, &reply));
         cr_assert_str_eq(perf_redis_reply_data(perf_redis_reply_element(reply, 0)), "key");
         cr_assert_str_eq(perf_redis_reply_data(perf_redis_reply_element(reply, 1)), "one");
-        cr_assert_eq(perf_redis_reply_integer(perf_redis_reply_element(reply, 2)), (int64_t)argc - 1);
+        cr_assert_eq(perf_redis_reply_integer(perf_redis_reply_element(reply, 2)),
+                     (int64_t)argc - 1);
         perf_redis_reply_release(reply);
     }
     cr_assert_eq(perf_redis_script_call(redis, script, 3, 2, argv, 0, &reply), PERF_EINVAL);
@@ -470,7 +474,8 @@ static int try_open(perf_redis_options *o, perf_redis **out)
 
 Test(redis, passwords_and_users)
 {
-    struct test_redis asked = {.password = "pass:w/rd", .user = "worker", .user_password = "s3cret!"};
+    struct test_redis asked = {
+        .password = "pass:w/rd", .user = "worker", .user_password = "s3cret!"};
     struct test_server *s = start(&asked);
     perf_redis *redis;
     perf_redis_options o = PERF_REDIS_OPTIONS_INIT;
@@ -543,7 +548,8 @@ Test(redis, words_on_connect)
     cr_assert_not_null(strstr(perf_last_error(), "unknown command"), "%s", perf_last_error());
     OK(perf_redis_set_on_connect(redis, NULL, 0));
     int rc;
-    for (int64_t until = now_ms() + 5000; (rc = PERF_REDIS_CALL(redis, NULL, "PING")) && now_ms() < until;)
+    for (int64_t until = now_ms() + 5000;
+         (rc = PERF_REDIS_CALL(redis, NULL, "PING")) && now_ms() < until;)
         usleep(1000);
     OK(rc);
     OK(perf_redis_close(redis));
@@ -623,7 +629,8 @@ Test(redis, tls_with_client_certificates)
     o.ca_file = ca;
     o.fail_fast = 1;
     int rc = try_open(&o, &redis);
-    cr_assert(rc == PERF_ETLS || rc == PERF_EUNAVAILABLE || rc == PERF_EIO, "%d %s", rc, perf_last_error());
+    cr_assert(rc == PERF_ETLS || rc == PERF_EUNAVAILABLE || rc == PERF_EIO, "%d %s", rc,
+              perf_last_error());
     OK(perf_redis_close(redis));
     o.cert_file = cert;
     o.key_file = key;

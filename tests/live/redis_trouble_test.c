@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redis_trouble_test.c - the Redis client while its server is killed, restarted, paused, full, busy or
- * in the way; and channels through all of that.
+ * redis_trouble_test.c - the Redis client while its server is killed, restarted, paused, full, busy
+ * or in the way; and channels through all of that.
  */
 #include <libperf/redis.h>
 
@@ -114,7 +114,8 @@ struct worker {
     pthread_t thread;
 };
 
-/* Each counter is this thread's own: what was acknowledged must be there, and what failed may be. */
+/* Each counter is this thread's own: what was acknowledged must be there, and what failed may be.
+ */
 static void *work(void *ctx)
 {
     struct worker *w = ctx;
@@ -211,7 +212,8 @@ Test(redis_trouble, a_paused_server_and_bounds)
     cr_assert_lt(now_ms() - begun, 5000);
     test_server_resume(s);
     begun = now_ms();
-    while ((rc = perf_redis_call(redis, 1, &ping, 0, NULL)) == PERF_EBUSY && now_ms() - begun < 10000)
+    while ((rc = perf_redis_call(redis, 1, &ping, 0, NULL)) == PERF_EBUSY &&
+           now_ms() - begun < 10000)
         usleep(1000);
     OK(rc);
     cr_assert_eq(counts[0] + counts[2], 0);
@@ -384,7 +386,8 @@ Test(redis_trouble, channels)
     OK(perf_redis_subscriber_open(redis, NULL, &sub));
     OK(perf_redis_message_fd(sub, &fd));
     struct pollfd p = {fd, POLLIN, 0};
-    cr_assert_eq(perf_redis_next_message(sub, 10, &(perf_redis_message)PERF_REDIS_MESSAGE_INIT), PERF_MISS);
+    cr_assert_eq(perf_redis_next_message(sub, 10, &(perf_redis_message)PERF_REDIS_MESSAGE_INIT),
+                 PERF_MISS);
     OK(perf_redis_subscribe(sub, "news", 4));
     OK(perf_redis_subscribe(sub, "news", 4));
     OK(perf_redis_psubscribe(sub, "a*", 2));

@@ -11,8 +11,8 @@
 #include "seams.h"
 #include "test.h"
 
-/* Parses text in pieces of at most `piece` bytes, as a reader does; the status of the last reply, or
- * what the parser said. */
+/* Parses text in pieces of at most `piece` bytes, as a reader does; the status of the last reply,
+ * or what the parser said. */
 static int parse(const struct perf_allocator *a, const char *text, size_t len, size_t piece,
                  uint64_t max, perf_redis_reply **out)
 {
@@ -38,7 +38,8 @@ static int parse(const struct perf_allocator *a, const char *text, size_t len, s
     if (rc == 1 && !p.status)
         *out = reply;
     if (rc == 1)
-        cr_assert_eq((size_t)(at - text), len, "it must end at its end: %zu of %zu", (size_t)(at - text), len);
+        cr_assert_eq((size_t)(at - text), len, "it must end at its end: %zu of %zu",
+                     (size_t)(at - text), len);
     perf__redis_parser_free(&p);
     return status;
 }
@@ -197,9 +198,24 @@ Test(net_redis_parse, arrays_that_are_too_large_are_skipped)
 Test(net_redis_parse, garbage)
 {
     static const char *const bad[] = {
-        "HTTP/1.1 400 Bad Request\r\n", "\r\n", "+OK\n", "$abc\r\n", "$-2\r\n", ":\r\n", ":1x\r\n",
-        ":92233720368547758080\r\n", "$3\r\nabcde\r\n", "*-2\r\n", "*1\r\n!x\r\n", "*1\r\n$3\r\nabcd\r\n",
-        "*1\r\n:x\r\n", "*99999999999\r\n", "*1\r\n$99999999999\r\n", "$\r\n", "*\r\n", "%1\r\n+a\r\n+b\r\n",
+        "HTTP/1.1 400 Bad Request\r\n",
+        "\r\n",
+        "+OK\n",
+        "$abc\r\n",
+        "$-2\r\n",
+        ":\r\n",
+        ":1x\r\n",
+        ":92233720368547758080\r\n",
+        "$3\r\nabcde\r\n",
+        "*-2\r\n",
+        "*1\r\n!x\r\n",
+        "*1\r\n$3\r\nabcd\r\n",
+        "*1\r\n:x\r\n",
+        "*99999999999\r\n",
+        "*1\r\n$99999999999\r\n",
+        "$\r\n",
+        "*\r\n",
+        "%1\r\n+a\r\n+b\r\n",
         "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -213,8 +229,9 @@ Test(net_redis_parse, garbage)
     char *line = malloc(PERF__REDIS_LINE_MAX + 10);
     perf_redis_reply *r;
     memset(line, '+', PERF__REDIS_LINE_MAX + 10);
-    cr_assert_eq(parse(&perf__default_allocator, line, PERF__REDIS_LINE_MAX + 10, 50000, 1 << 20, &r),
-                 PERF_EPROTOCOL);
+    cr_assert_eq(
+        parse(&perf__default_allocator, line, PERF__REDIS_LINE_MAX + 10, 50000, 1 << 20, &r),
+        PERF_EPROTOCOL);
     free(line);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * net_redis_test.c - what the Redis client takes and refuses: options, URLs, commands, scripts; what
- * it says where nobody listens. No server: what talks to one is in tests/live and tests/fault.
+ * net_redis_test.c - what the Redis client takes and refuses: options, URLs, commands, scripts;
+ * what it says where nobody listens. No server: what talks to one is in tests/live and tests/fault.
  */
 #include <libperf/redis.h>
 
@@ -25,11 +25,11 @@ Test(net_redis, options)
 {
     struct test_leaks leaks = test_leaks_begin();
     perf_redis *redis;
-#define REFUSE(field_, value)                               \
-    do {                                                    \
-        perf_redis_options o_ = PERF_REDIS_OPTIONS_INIT;    \
-        o_.field_ = value;                                  \
-        refuse(&o_, "perf_redis_options." #field_);         \
+#define REFUSE(field_, value)                            \
+    do {                                                 \
+        perf_redis_options o_ = PERF_REDIS_OPTIONS_INIT; \
+        o_.field_ = value;                               \
+        refuse(&o_, "perf_redis_options." #field_);      \
     } while (0)
     REFUSE(mode, 99);
     REFUSE(port, 65536);
@@ -110,9 +110,22 @@ Test(net_redis, urls)
     cr_assert_eq(o.port, 1);
 
     static const char *const bad[] = {
-        "", "http://x", "redis://h:0x", "redis://h:", "redis://h:99999", "redis://h/x", "redis://h/1?a",
-        "redis://hunter2:pass%zz@h", "redis://[::1", "redis://[::1]x", "unix://relative", "unix:///",
-        "unix:///a?db=x", "redis://h#f", "redis://a%00b", "redis://:p%00@h",
+        "",
+        "http://x",
+        "redis://h:0x",
+        "redis://h:",
+        "redis://h:99999",
+        "redis://h/x",
+        "redis://h/1?a",
+        "redis://hunter2:pass%zz@h",
+        "redis://[::1",
+        "redis://[::1]x",
+        "unix://relative",
+        "unix:///",
+        "unix:///a?db=x",
+        "redis://h#f",
+        "redis://a%00b",
+        "redis://:p%00@h",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         cr_assert_eq(read_url(bad[i], &o), PERF_EINVAL, "%s", bad[i]);
@@ -133,13 +146,22 @@ static int kind_of(const char *a, const char *b, const char *c)
 
 Test(net_redis, kinds_of_commands)
 {
-    static const char *const plain[] = {"GET", "SET", "INCR", "EVAL", "DEL", "XADD", "EXPIRE", "X",
-                                        "BITCOUNT", "PUBLISH", "a_word_that_is_longer_than_any"};
-    static const char *const refused[] = {"multi", "EXEC", "Watch", "SELECT", "AUTH", "HELLO", "QUIT",
-                                          "RESET", "MONITOR", "SUBSCRIBE", "PSUBSCRIBE", "DISCARD",
-                                          "UNWATCH", "PUNSUBSCRIBE", "SYNC"};
-    static const char *const blocks[] = {"BLPOP", "brpop", "BLMOVE", "BZPOPMIN", "WAIT", "WAITAOF",
-                                         "BRPOPLPUSH", "BLMPOP"};
+    static const char *const plain[] = {"GET",
+                                        "SET",
+                                        "INCR",
+                                        "EVAL",
+                                        "DEL",
+                                        "XADD",
+                                        "EXPIRE",
+                                        "X",
+                                        "BITCOUNT",
+                                        "PUBLISH",
+                                        "a_word_that_is_longer_than_any"};
+    static const char *const refused[] = {
+        "multi",   "EXEC",      "Watch",      "SELECT",  "AUTH",    "HELLO",        "QUIT", "RESET",
+        "MONITOR", "SUBSCRIBE", "PSUBSCRIBE", "DISCARD", "UNWATCH", "PUNSUBSCRIBE", "SYNC"};
+    static const char *const blocks[] = {"BLPOP", "brpop",   "BLMOVE",     "BZPOPMIN",
+                                         "WAIT",  "WAITAOF", "BRPOPLPUSH", "BLMPOP"};
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         cr_assert_eq(kind_of(plain[i], NULL, NULL), PERF__REDIS_PLAIN, "%s", plain[i]);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
@@ -158,7 +180,8 @@ Test(net_redis, kinds_of_commands)
 Test(net_redis, commands_are_encoded)
 {
     perf_bytes argv[] = {WORD("SET"), WORD("k\r\n"), {NULL, 0}, WORD("0123456789")};
-    static const char wanted[] = "*4\r\n$3\r\nSET\r\n$3\r\nk\r\n\r\n$0\r\n\r\n$10\r\n0123456789\r\n";
+    static const char wanted[] =
+        "*4\r\n$3\r\nSET\r\n$3\r\nk\r\n\r\n$0\r\n\r\n$10\r\n0123456789\r\n";
     char bytes[100];
     cr_assert_eq(perf__redis_encoded_size(4, argv), sizeof wanted - 1);
     cr_assert_eq(perf__redis_encode(bytes, 4, argv) - bytes, (ptrdiff_t)sizeof wanted - 1);
@@ -351,9 +374,11 @@ Test(net_redis, memory_that_fails)
         int rc = perf_redis_open(&o, &redis);
         if (!rc) {
             rc = PERF_REDIS_CALL(redis, NULL, "PING");
-            cr_assert(rc == PERF_ENOMEM || rc == PERF_EUNAVAILABLE, "%d: %s", rc, perf_last_error());
+            cr_assert(rc == PERF_ENOMEM || rc == PERF_EUNAVAILABLE, "%d: %s", rc,
+                      perf_last_error());
             rc = PERF_REDIS_CALL(redis, NULL, "BLPOP", "a", "1");
-            cr_assert(rc == PERF_ENOMEM || rc == PERF_EUNAVAILABLE, "%d: %s", rc, perf_last_error());
+            cr_assert(rc == PERF_ENOMEM || rc == PERF_EUNAVAILABLE, "%d: %s", rc,
+                      perf_last_error());
             rc = perf_redis_subscriber_open(redis, NULL, &subscriber);
             if (!rc) {
                 rc = perf_redis_subscribe(subscriber, "a", 1);
