@@ -110,13 +110,6 @@ static void take_mark(const struct redis_store *s, perf_bytes text)
         listener->marked(listener->ctx, kind, name, stamp_ms);
 }
 
-void perf__redis_left_out(struct redis_store *s, const perf_store_key *key)
-{
-    const perf_store_listener *listener = s->hearing.listener;
-    if (listener)
-        listener->changed(listener->ctx, key);
-}
-
 static void take_change(struct redis_store *s, perf_bytes name)
 {
     const perf_store_listener *listener = s->hearing.listener;

@@ -225,9 +225,8 @@ static int redis_get_many(void *store, const perf_store_key *keys, size_t count,
 /* A transaction under construction. */
 struct plan {
     perf_redis_command *commands;
-    const perf_store_op **leased; /* beside the command that asks for its lease, else NULL */
-    perf_bytes *words;            /* of all commands */
-    char *text, *at;              /* names and numbers */
+    perf_bytes *words; /* of all commands */
+    char *text, *at;   /* names and numbers */
     size_t count, words_used;
     bool only_removes;
 };
@@ -302,7 +301,6 @@ static void plan_set(struct plan *p, const struct redis_store *s, const perf_sto
         add_word(p, (perf_bytes){token, (size_t)(p->at - token)});
         add_word(p, op->record);
         add_word(p, life.data ? life : text(""));
-        p->leased[p->count] = op;
         end_command(p);
         begin_command(p, "RENAME");
         add_word(p, beside);
@@ -375,21 +373,21 @@ static void plan_op(struct plan *p, const struct redis_store *s, const perf_stor
         plan_publish(p, s, op);
 }
 
-/* What the server refused first, if anything, and what it left out. */
-static int look(struct redis_store *s, const struct plan *p, const perf_redis_reply *replies)
+/* What the server refused first, if anything; not a RENAME that found nothing, for its lease was
+ * over. */
+static int look(const struct plan *p, const perf_redis_reply *replies)
 {
+    bool is_over = false;
     if (perf_redis_reply_size(replies) != p->count)
         return perf__fail(PERF_EPROTOCOL, "a Redis server answered %zu of %zu commands",
                           perf_redis_reply_size(replies), p->count);
     for (size_t i = 0; i < p->count; i++) {
         const perf_redis_reply *one = perf_redis_reply_element(replies, i);
+        const char *name = p->commands[i].argv->data;
         int rc = perf_redis_reply_status(one);
-        if (rc)
+        if (rc && !(is_over && !strcmp(name, "RENAME")))
             return perf__fail(rc, "%.200s", perf_redis_reply_data(one));
-        if (p->leased[i] && !perf_redis_reply_integer(one)) {
-            perf__redis_left_out(s, &p->leased[i]->key);
-            i++; /* the RENAME behind it found nothing */
-        }
+        is_over = !rc && !strcmp(name, "EVALSHA") && !perf_redis_reply_integer(one);
     }
     return PERF_OK;
 }
@@ -433,7 +431,7 @@ static int run_plan(struct redis_store *s, const struct plan *p, int64_t timeout
     } else {
         rc = perf_redis_transaction(s->redis, p->count, p->commands, timeout_ms, &replies);
         if (!rc)
-            rc = look(s, p, replies);
+            rc = look(p, replies);
     }
     perf_redis_reply_release(replies);
     return rc;
@@ -476,9 +474,8 @@ static int redis_apply(void *store, const perf_store_op *ops, size_t count)
     }
     p.commands = perf__calloc(a, count * COMMANDS, sizeof *p.commands);
     p.words = perf__calloc(a, count * WORDS, sizeof *p.words);
-    p.leased = perf__calloc(a, count * COMMANDS, sizeof *p.leased);
     p.text = p.at = perf__alloc(a, size);
-    if (!p.commands || !p.words || !p.leased || !p.text) {
+    if (!p.commands || !p.words || !p.text) {
         rc = perf__fail_nomem("changes of Redis records");
         goto out;
     }
@@ -495,7 +492,6 @@ static int redis_apply(void *store, const perf_store_op *ops, size_t count)
 out:
     perf__free(a, p.commands);
     perf__free(a, p.words);
-    perf__free(a, (void *)p.leased);
     perf__free(a, p.text);
     return rc;
 }

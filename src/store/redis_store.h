@@ -97,8 +97,6 @@ struct redis_store {
 
 int perf__redis_hearing_init(struct redis_store *store);
 int perf__redis_listen(void *store, const perf_store_listener *listener);
-/* A leased write of ours was left out: somebody has changed the key, and maybe nobody said so. */
-void perf__redis_left_out(struct redis_store *store, const perf_store_key *key);
 /* perf_redis_options.event */
 void perf__redis_heed(void *store, perf_redis *redis, int event);
 /* Before the client is closed: ends the thread and the subscriber. */

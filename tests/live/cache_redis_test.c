@@ -494,6 +494,26 @@ Test(redis_cache, what_was_loaded_before_another_s_change_is_not_kept, .timeout 
     test_server_stop(server);
 }
 
+/* Longer than its lease: the tier leaves it out, but nobody changed it, so memory keeps it. */
+Test(redis_cache, a_load_that_outlives_its_lease_is_kept_in_memory, .timeout = 60)
+{
+    struct test_server *server = start();
+    perf_cache *a = open_cache(server, "");
+    perf_namespace_options policy = PERF_NAMESPACE_OPTIONS_INIT;
+    struct source source = {.us = 200000};
+    bool right;
+    until_hears(a);
+    policy.lease_ms = 20;
+    cr_assert_eq(perf_cache_configure_namespace(a, "ns", &policy), PERF_OK, "%s",
+                 perf_last_error());
+    for (int i = 0; i < 3; i++)
+        cr_assert(!ask(a, "slow", &source, &right) && right);
+    cr_assert_eq(source.loads, 1);
+    cr_assert(test_redis_says(server, "0", "EXISTS perf:ns::slow"), "%s", test_server_why());
+    perf_cache_close(a);
+    test_server_stop(server);
+}
+
 /* -------------------------------------------------------------------- outages */
 
 Test(redis_cache, a_server_that_dies_costs_no_answers_and_no_truth, .timeout = 120)
