@@ -61,7 +61,6 @@ struct perf__redis_op {
     /* The link's own. */
     _Atomic uint32_t over;
     uint32_t wave;
-    bool in_crowd;
     struct perf__redis_op *next;
     uint64_t ticket;
 };

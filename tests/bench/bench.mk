@@ -7,6 +7,7 @@
 #   make bench-hit-ratio    hit ratios on the traces of $(TRACES), beside known policies
 #   make bench-pool         borrowing and giving back, and waiting for it, beside floor and peers
 #   make bench-aws          signing, and DynamoDB GetItem, beside bare hashes, a bare socket and SDKs
+#   make bench-redis        half GETs, half SETs by 32 threads, beside redis-benchmark, hiredis and peers
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -33,7 +34,7 @@ BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
 bench: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
-	+$(MAKE) --no-print-directory bench-pool bench-aws
+	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis
 
 bench-cache: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
@@ -111,6 +112,22 @@ ifneq ($(PEERS),0)
 	@tests/bench/peers/build.sh $(BENCH_DIR) aws
 endif
 	$(BENCH_PYTHON) tests/bench/aws_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_AWS_ROUNDS) \
+		--peers $(PEERS)
+
+# A Redis server of its own for each round; redis-benchmark is the ceiling.
+BENCH_REDIS_ROUNDS ?= 5
+$(BENCH_DIR)/redis-libperf $(BENCH_DIR)/redis-callbacks: $(BENCH_DIR)/redis-%: tests/bench/redis_%.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< $(BENCH_LIBPERF)
+
+$(BENCH_DIR)/redis-hiredis: tests/bench/redis_hiredis.c | $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< -lhiredis
+
+.PHONY: bench-redis
+bench-redis: $(addprefix $(BENCH_DIR)/redis-,libperf callbacks hiredis) ## threads on one Redis connection, beside redis-benchmark, hiredis and peers
+ifneq ($(PEERS),0)
+	@tests/bench/peers/build.sh $(BENCH_DIR) redis
+endif
+	$(BENCH_PYTHON) tests/bench/redis_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_REDIS_ROUNDS) \
 		--peers $(PEERS)
 
 -include $(wildcard $(BENCH_DIR)/*.d)

@@ -4,7 +4,7 @@
 # Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
 # named loudly and left out; that is not a failure of the build.
 #
-# usage: build.sh DIR [cache|pool|aws]
+# usage: build.sh DIR [cache|pool|aws|redis]
 set -u
 dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -89,7 +89,21 @@ pool_java() {
         javac -d "$target" -cp "$target/jars/*" "$here"/pool-java/*.java
 }
 
+redis_go() {
+    cd "$here/redis-go" && go build -mod=readonly -trimpath -o "$dir/peer-redis-go" .
+}
+
+redis_rust() {
+    cd "$here/redis-rust" && RUSTFLAGS='-C target-cpu=native' \
+        cargo build --release --locked --target-dir "$dir/cargo-redis" &&
+        cp -f "$dir/cargo-redis/release/peer-redis-rust" "$dir/peer-redis-rust"
+}
+
 case ${2:-cache} in
+redis)
+    attempt 'rueidis' peer-redis-go redis_go
+    attempt 'fred' peer-redis-rust redis_rust
+    exit 0 ;;
 pool)
     attempt 'r2d2, deadpool, fast_pool' peer-pool-rust pool_rust
     attempt 'puddle' peer-pool-go pool_go
