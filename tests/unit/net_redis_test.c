@@ -367,6 +367,7 @@ Test(net_redis, memory_that_fails)
         perf_redis_command command = {1, &ping};
         o.url = "redis://u:p@127.0.0.1:1";
         o.fail_fast = 1;
+        o.timeout_ms = 100; /* a blocking command asks for a connection that long */
         o.host = host;
         o.on_connect = &command;
         o.on_connect_count = 1;

@@ -86,8 +86,9 @@ Test(store_dynamodb, opens_by_name_and_asks_nobody)
     tier.backend = "dynamodb";
     tier.location = "tab?region=us-east-1&endpoint=http://127.0.0.1:1";
     cr_assert_eq(perf__store_open(&tier, &host, &opened), PERF_OK, "%s", perf_last_error());
-    cr_assert_eq(perf__store_capabilities(opened),
-                 PERF_STORE_DURABLE | PERF_STORE_SHARED | PERF_STORE_PARTIAL | PERF_STORE_LEASES);
+    cr_assert_eq(perf__store_capabilities(opened), PERF_STORE_DURABLE | PERF_STORE_SHARED |
+                                                       PERF_STORE_PARTIAL | PERF_STORE_LEASES |
+                                                       PERF_STORE_REMOTE);
     cr_assert_eq(perf__store_listen(opened, NULL), PERF_EUNSUPPORTED);
     perf__store_close(opened);
     cr_assert_eq(th.live, 0);
