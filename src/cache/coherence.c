@@ -131,7 +131,7 @@ void perf__coherence_tick(perf_cache *cache)
 {
     for (size_t i = 0; i < cache->tier_count; i++) {
         struct perf__hearing *h = &cache->coherence.hearing[i];
-        if (!h->remote && !h->asked)
+        if (!h->remote && !h->asked && !h->listens)
             continue;
         perf__tier_recover(h->tier);
         if (atomic_load(&h->gap) && !atomic_load(&h->deaf))
