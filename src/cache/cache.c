@@ -260,7 +260,7 @@ int64_t perf_cache_maintain(perf_cache *cache, int64_t budget)
     if (perf__cache_check(cache) || budget <= 0)
         return 0;
     int64_t done = sweep_memory(cache, perf__cache_now(cache), budget);
-    perf__coherence_tick(cache);
+    (void)perf__coherence_tick(cache);
     perf__coherence_ask(cache);
     if (cache->tier_count && done < budget)
         done += sweep_tiers(cache, (size_t)(budget - done));

@@ -114,29 +114,32 @@ static bool is_doubtful(void *ctx, const struct perf__entry_view *entry)
 }
 
 /* It is heard again: first the marks that were missed, then everything else that may be old. */
-static void close_gap(struct perf__hearing *h)
+static bool close_gap(struct perf__hearing *h)
 {
     perf_cache *cache = h->cache;
     atomic_store(&h->gap, false);
-    int rc = perf__tier_marks(h->tier, perf__coherence_take_mark, cache);
+    if (perf__tier_marks(h->tier, perf__coherence_take_mark, cache)) {
+        atomic_store(&h->gap, true); /* it is gone again: memory goes on until it is back */
+        return false;
+    }
     perf__memory_drop_if(cache->memory, is_doubtful, h);
-    if (rc)
-        atomic_store(&h->gap, true); /* the marks are still not known */
-    else
-        perf__log(&cache->host.log, PERF_LOG_INFO, "cache",
-                  "changes by other processes are heard again; what memory held is asked anew");
+    perf__log(&cache->host.log, PERF_LOG_INFO, "cache",
+              "changes by other processes are heard again; what memory held is asked anew");
+    return true;
 }
 
-void perf__coherence_tick(perf_cache *cache)
+bool perf__coherence_tick(perf_cache *cache)
 {
+    bool closed = true;
     for (size_t i = 0; i < cache->tier_count; i++) {
         struct perf__hearing *h = &cache->coherence.hearing[i];
         if (!h->remote && !h->asked && !h->listens)
             continue;
         perf__tier_recover(h->tier);
         if (atomic_load(&h->gap) && !atomic_load(&h->deaf))
-            close_gap(h);
+            closed &= close_gap(h);
     }
+    return closed;
 }
 
 void perf__coherence_ask(perf_cache *cache)
@@ -151,25 +154,22 @@ static void *run(void *ctx)
     perf_cache *cache = ctx;
     struct perf__coherence *c = &cache->coherence;
     /* Half the bound: asked at most that long ago, and the answer takes a while too. */
-    int64_t ask_every = c->ask_ms > 0 ? c->ask_ms / 2 : INT64_MAX, asked_ms = 0;
+    int64_t ask_every_ms = c->ask_ms > 0 ? c->ask_ms / 2 : INT64_MAX / 2000000, ask_at_ns = 0;
     pthread_mutex_lock(&c->mutex);
     while (!c->stops) {
         pthread_mutex_unlock(&c->mutex);
-        perf__coherence_tick(cache);
-        int64_t now = perf__deadline_after(1);
-        if (now - asked_ms >= ask_every) {
+        bool closed = perf__coherence_tick(cache);
+        if (perf__deadline_after(1) >= ask_at_ns) {
             perf__coherence_ask(cache);
-            asked_ms = now;
+            ask_at_ns = perf__deadline_after(ask_every_ms);
         }
         pthread_mutex_lock(&c->mutex);
         bool gap = false;
         for (size_t i = 0; i < cache->tier_count; i++)
             gap |= atomic_load(&c->hearing[i].gap) && !atomic_load(&c->hearing[i].deaf);
-        if (!c->stops)
+        if (!c->stops && !(gap && closed)) /* one that came meanwhile is closed at once */
             perf__cond_wait(&c->wake, &c->mutex,
-                            perf__deadline_after(gap                   ? MIN_ASK_MS
-                                                 : ask_every < TICK_MS ? ask_every
-                                                                       : TICK_MS));
+                            perf__deadline_after(ask_every_ms < TICK_MS ? ask_every_ms : TICK_MS));
     }
     pthread_mutex_unlock(&c->mutex);
     return NULL;

@@ -59,9 +59,9 @@ void perf__coherence_destroy(struct perf__coherence *coherence);
 void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, int64_t now,
                          int64_t *fresh_until, int64_t *dead_at);
 
-/* What the thread does, one round of it: repairs and gaps; asking for marks. perf_cache_maintain
- * does it, too. */
-void perf__coherence_tick(perf_cache *cache);
+/* What the thread does, one round of it: repairs and gaps (false: one could not be closed yet);
+ * asking for marks. perf_cache_maintain does it, too. */
+bool perf__coherence_tick(perf_cache *cache);
 void perf__coherence_ask(perf_cache *cache);
 
 /* Takes in a mark that a tier knows: a perf_store_mark_fn with the cache as ctx. */

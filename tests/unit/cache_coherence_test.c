@@ -304,6 +304,33 @@ Test(coherence, a_tier_that_cannot_tell_is_asked)
     pair_close(&p);
 }
 
+/* Asking costs money: a thread of its own asks twice in the bound, not at each of its ticks. */
+Test(coherence, marks_are_asked_for_seldom)
+{
+    struct pair p;
+    pair_open(&p, true);
+    int at_open = atomic_load(&p.world.marks_asked);
+    nanosleep(&(struct timespec){.tv_nsec = 900000000}, NULL); /* several ticks */
+    cr_assert_leq(atomic_load(&p.world.marks_asked) - at_open, 2, "each cache once, when it began");
+    pair_close(&p);
+}
+
+/* A tier that was down when the cache was opened must not empty its memory again and again. */
+Test(coherence, memory_goes_on_while_a_gap_cannot_be_closed)
+{
+    struct pair p;
+    pair_open(&p, false);
+    atomic_store(&p.world.fails, true);
+    perf_tier_options tier = shared_tier(&p.world);
+    perf_cache *c = open_on(&p, &tier, 1);
+    cr_assert_eq(set(c, "k", "1", 60000), PERF_EUNAVAILABLE);
+    perf_cache_maintain(c, 1);
+    assert_value(c, "k", "1");
+    atomic_store(&p.world.fails, false);
+    cr_assert_eq(perf_cache_close(c), PERF_OK);
+    pair_close(&p);
+}
+
 /* ------------------------------------------------------------------- failures */
 
 Test(coherence, a_tier_that_is_down_costs_no_calls_and_is_repaired)
