@@ -57,12 +57,6 @@ enum {
     PERF_WRITE_BEHIND = 1   /**< set returns at once; a background thread writes */
 };
 
-/** What "the tier has it" means on disk. */
-enum {
-    PERF_SYNC_NORMAL = 0, /**< survives kill -9 of the process, not always a power cut */
-    PERF_SYNC_FULL = 1    /**< survives a power cut too; slower */
-};
-
 /** What to do when a write-behind queue is full. */
 enum {
     PERF_FULL_BLOCK = 0, /**< the caller waits for room */

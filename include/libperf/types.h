@@ -101,6 +101,12 @@ typedef struct perf_bytes {
     size_t len;
 } perf_bytes;
 
+/** What "it is kept" means on disk. */
+enum {
+    PERF_SYNC_NORMAL = 0, /**< survives kill -9 of the process, not always a power cut */
+    PERF_SYNC_FULL = 1    /**< survives a power cut too; slower */
+};
+
 /* ----------------------------------------------------------------- options */
 
 /*

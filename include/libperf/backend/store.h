@@ -52,7 +52,7 @@ typedef struct perf_store_config {
     const char *location;  /**< file name or URL; may be NULL */
     uint64_t max_bytes;    /**< bound of the stored bytes; 0 means the backend's default */
     int64_t timeout_ms;    /**< longest that one call may block; 0 means the default */
-    int64_t sync;          /**< PERF_SYNC_NORMAL or PERF_SYNC_FULL (see cache.h) */
+    int64_t sync;          /**< PERF_SYNC_NORMAL or PERF_SYNC_FULL (see types.h) */
     void *user_ctx;        /**< perf_tier_options.store_ctx */
     const perf_host *host; /**< allocator, clock and log to use; every member is set */
 } perf_store_config;
