@@ -354,9 +354,11 @@ Test(task_task, is_called_back_and_polled, .timeout = 60)
     o.notify = 1;
     OK(perf_task_submit(e, say_hello, "x", &o, &task));
     OK(perf_task_on_done(task, ended, &n));
-    int fd = perf_task_fd(task), all = perf_executor_fd(e);
-    cr_assert(fd >= 0 && all >= 0);
-    cr_assert_eq(perf_task_fd(task), fd);
+    int fd, again, all;
+    OK(perf_task_fd(task, &fd));
+    OK(perf_task_fd(task, &again));
+    OK(perf_executor_fd(e, &all));
+    cr_assert_eq(fd, again);
     struct pollfd p[2] = {{fd, POLLIN, 0}, {all, POLLIN, 0}};
     while (poll(p, 2, 20000) == 1) /* one of them may be a moment earlier */
         ;
@@ -369,6 +371,7 @@ Test(task_task, is_called_back_and_polled, .timeout = 60)
     OK(perf_task_on_done(task, ended, &n)); /* at once */
     OK(perf_executor_drain(e, 5000));
     cr_assert_eq(atomic_load(&n), 3);
+    perf_task_release(perf_task_retain(task));
     perf_task_release(task);
     perf_task_release(task); /* that of perf_executor_next */
     OK(perf_task_submit(e, say_hello, "nobody asks for it", &o, NULL));
