@@ -499,7 +499,7 @@ static void serve_reader(struct perf__redis_link *link, uint32_t events, int64_t
         atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_THREAD);
     if (atomic_load(&link->reader) != PERF__REDIS_THREAD)
         return; /* a caller reads, and sees what we see */
-    if (perf__redis_read_once(link)) {
+    if ((news || wanted) && perf__redis_read_once(link)) {
         link->heard_ns = now;
         link->pinged_ns = 0;
     }
@@ -532,8 +532,11 @@ static void ping(struct perf__redis_link *link, int64_t now)
 static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
+    link->serving = true; /* what is submitted meanwhile is written below */
     serve_reader(link, events, now);
     ping(link, now);
+    perf__redis_call_finished(link);
+    link->serving = false;
     pthread_mutex_lock(&link->mutex);
     bool write = link->writing && link->loop_writes && (!link->blocked || (events & EPOLLOUT));
     pthread_mutex_unlock(&link->mutex);
@@ -542,6 +545,10 @@ static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now
     pthread_mutex_lock(&link->mutex);
     perf__redis_expire(link, &ended, now);
     bool up = link->state == PERF__REDIS_IS_UP;
+    int role = PERF__REDIS_FREE;
+    if (link->read_wanted && up) /* by what a callback submitted */
+        atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_THREAD);
+    link->read_wanted = false;
     link->timer_ns = link->next_deadline;
     if (up)
         perf__redis_loop_watch(

@@ -60,6 +60,7 @@ struct perf__redis_op {
 
     /* The link's own. */
     _Atomic uint32_t over;
+    bool crowd; /* submitted while others were under way, to a server nearby */
     uint32_t wave;
     struct perf__redis_op *next;
     uint64_t ticket;
