@@ -92,7 +92,7 @@ int perf__redis_late_status(struct perf__redis_link *link, const struct perf__re
         snprintf(text, size, "%s: no reply within the deadline", link->label);
         return PERF_ETIMEDOUT;
     }
-    snprintf(text, size, "%.70s: no connection within the deadline: %.90s", link->label,
+    snprintf(text, size, "%.70s: no connection within the deadline: %.180s", link->label,
              link->failed ? link->failure : "still connecting");
     return PERF_EUNAVAILABLE;
 }
@@ -100,7 +100,7 @@ int perf__redis_late_status(struct perf__redis_link *link, const struct perf__re
 void perf__redis_expire(struct perf__redis_link *link, struct perf__redis_ended *ended,
                         int64_t now_ns)
 {
-    char text[sizeof((struct perf__redis_op *)0)->error];
+    char text[PERF__REDIS_SENTENCE];
     if (now_ns < link->next_deadline)
         return;
     link->next_deadline = INT64_MAX;

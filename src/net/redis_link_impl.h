@@ -99,7 +99,7 @@ struct perf__redis_link {
     struct perf__redis_op *finished, **finished_end; /* for the I/O thread to call done */
     int64_t last_async_ns;
     int failed, broken; /* why the last attempt failed, and the last connection broke */
-    char failure[160], why_broken[160];
+    char failure[PERF__REDIS_SENTENCE], why_broken[160];
     char label[80]; /* who the peer is, for sentences */
     struct perf__redis_address connected_to;
     perf_redis_stats stats;
