@@ -182,8 +182,8 @@ bool perf__redis_buffer_add(const perf_allocator *allocator, struct perf__redis_
 bool perf__redis_read_once(struct perf__redis_link *link);
 
 /* ---- redis_wait.c ---- */
-/** Wakes up to count of those who sleep on a wave. Without the mutex. */
-void perf__redis_wake(struct perf__redis_link *link, int wave, int count);
+/** Wakes up to count of those who sleep on the wave of this number. Without the mutex. */
+void perf__redis_wake(struct perf__redis_link *link, int number, int count);
 /** The monotonic clock to the nanosecond. */
 int64_t perf__redis_precise_now(void);
 

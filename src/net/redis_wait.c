@@ -3,7 +3,8 @@
  * redis_wait.c - waiting for an op, and reading for the others meanwhile.
  *
  * Any thread but the I/O thread. Whoever finds nobody reading does so; the others give turns or
- * sleep. As long as an op is waited for, somebody who is awake will look whether there is a reader.
+ * sleep. While ops are waited for, somebody reads, or is awake and looks for a reader before it
+ * sleeps.
  */
 #include "redis_link_impl.h"
 
