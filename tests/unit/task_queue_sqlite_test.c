@@ -177,9 +177,9 @@ Test(task_queue_sqlite, foreign_and_damaged_files_are_refused_and_left_alone)
     remove_file(path);
     cr_assert(open_at(path, &queue) == PERF_OK && put(queue, "a", NULL) == PERF_OK);
     perf__task_queue_close(queue);
-    sql(path, "UPDATE perf_queue SET format=99");
+    sql(path, "UPDATE perf_queue SET n=99 WHERE key=0");
     cr_assert(open_at(path, &queue) == PERF_EINVAL && strstr(perf_last_error(), "format 99"));
-    sql(path, "UPDATE perf_queue SET format=1");
+    sql(path, "UPDATE perf_queue SET n=1 WHERE key=0");
     cr_assert(open_at(path, &queue) == PERF_OK && get(queue, "a") == PERF_OK, "nothing was lost");
     perf__task_queue_close(queue);
     cr_assert(open_at("/nowhere/queue.db", &queue) == PERF_EIO);
