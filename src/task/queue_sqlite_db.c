@@ -384,7 +384,8 @@ void perf__queue_db_refresh(struct queue_db *db)
     if (perf__queue_db_row(db, s)) {
         db->next = db->next_read = sqlite3_column_int64(s, 0);
         changes = sqlite3_column_int64(s, 1);
-        if (sqlite3_column_type(s, 0) != SQLITE_INTEGER || db->next < 1 || db->next > NUMBER_MAX)
+        if (sqlite3_column_type(s, 0) != SQLITE_INTEGER || changes < 0 || db->next < 1 ||
+            db->next > NUMBER_MAX)
             perf__queue_db_corrupt(db, "the table perf_queue");
         sqlite3_reset(s);
     }

@@ -227,8 +227,7 @@ int main(int argc, char **argv)
     double time = argc > 4 ? atof(argv[4]) : 2;
     run.host = &host;
     run.queue = open_queue(&host, argv, argc);
-    if (getenv("ONLY8") == NULL)
-        measure(&run, 1, time);
+    measure(&run, 1, time);
     measure(&run, 4, time);
     measure(&run, 8, time);
     perf__task_queue_close(run.queue);

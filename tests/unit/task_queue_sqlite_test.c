@@ -93,6 +93,19 @@ static void sql(const char *path, const char *text)
     sqlite3_close(db);
 }
 
+Test(task_queue_sqlite, full_sync_is_taken)
+{
+    char *path = test_temp_file("queue.db");
+    struct queue_conformance c = in_file(path);
+    struct perf__task_queue *queue;
+    c.options.sync = PERF_SYNC_FULL;
+    cr_assert(perf__host_take(NULL, &host) == PERF_OK);
+    cr_assert(perf__task_queue_open(&c.options, &host, &queue) == PERF_OK);
+    cr_assert(put(queue, "a", NULL) == PERF_OK && claim(queue) == PERF_OK);
+    perf__task_queue_close(queue);
+    test_remove_dir_of(path);
+}
+
 Test(task_queue_sqlite, tasks_survive_and_files_are_private)
 {
     char *path = test_temp_file("queue.db");
