@@ -69,10 +69,10 @@ typedef struct perf_queue_task {
     int64_t timeout_ms;      /**< of an attempt; 0: none */
     int64_t version;         /**< of the payload */
     const char *unique_key;  /**< "": none */
-    int64_t unique_until_ms; /**< 0: until it has ended */
+    int64_t unique_until_ms; /**< the key is held until it has ended and this time has passed */
     const char *limit_key;   /**< "": none */
     int64_t limit;
-    const char *after; /**< ids separated by commas; "": none */
+    const char *after; /**< ids separated by commas; "": none. PERF_EINVAL: one is not there */
     int64_t after_any_end;
     perf_bytes payload;
 
@@ -123,9 +123,10 @@ typedef struct perf_queue_beat {
 } perf_queue_beat;
 
 /**
- * The end of an attempt. state is an end (SUCCEEDED, FAILED, CANCELLED, DEAD), or RETRYING (due_ms
- * says when; WAITING or QUEUED at once), or WAITING: given back or snoozed, the attempt not
- * counted.
+ * The end of an attempt. state is an end (SUCCEEDED, FAILED, CANCELLED, DEAD), or RETRYING, or
+ * WAITING: given back or snoozed, the attempt not counted. Of these two due_ms says when it goes
+ * on, with the rank of that time; up to now_ms: it is QUEUED at once; 0: at once, in the place it
+ * had before. One that somebody wants to stop ends as CANCELLED instead.
  */
 typedef struct perf_queue_end {
     size_t struct_size;
@@ -150,7 +151,7 @@ typedef struct perf_queue_filter {
 typedef struct perf_queue_counts {
     size_t struct_size;
     uint64_t by_state[9];
-    int64_t oldest_due_ms; /**< of the QUEUED ones; 0: there is none */
+    int64_t oldest_due_ms; /**< of the QUEUED one that goes first; 0: there is none */
     int64_t paused;
 } perf_queue_counts;
 
@@ -209,23 +210,24 @@ typedef struct perf_queue_vtable {
     /** One task with everything: perf_queue_reply_add and PERF_OK, or PERF_MISS. */
     int (*get)(void *queue, const char *id, perf_queue_reply *reply);
 
-    /** A page, newest first, without payload and result, and its cursor if there is more. NULL:
-     *  PERF_EUNSUPPORTED. */
+    /** A page, newest first, without payload and result, and its cursor if there is more. It may
+     *  be short, even empty, while there is a cursor: a call looks at a bounded number of tasks.
+     *  PERF_EINVAL: the cursor is none. NULL: PERF_EUNSUPPORTED. */
     int (*find)(void *queue, const perf_queue_filter *filter, perf_queue_reply *reply);
 
     /** Fills counts of one queue. */
     int (*count)(void *queue, const char *name, int64_t now_ms, perf_queue_counts *counts);
 
     /** verb: PERF_QUEUE_CANCEL...; name: an id or a queue. *n of tasks that it changed. PERF_MISS:
-     * none that it applies to. */
+     * none that it applies to (not of PAUSE, RESUME and REDRIVE_ALL). */
     int (*control)(void *queue, int verb, const char *name, int64_t now_ms, uint64_t *n);
 
     /** Upkeep: waiting tasks that are due become QUEUED, leases that have passed are put back,
      *  records whose time is over go; budget of each at most. */
     int (*sweep)(void *queue, int64_t now_ms, size_t budget, perf_queue_swept *swept);
 
-    /** Returns when there may be something to claim that was not there at the last claim, or
-     *  after timeout_ms, or soon after another thread called it with timeout_ms -1 (which
+    /** Returns when there may be something to claim that was not there at this thread's last
+     *  claim, or after timeout_ms, or soon after another thread called it with timeout_ms -1 (which
      *  returns at once). Called without the lock of PERF_QUEUE_SERIAL. NULL: the library
      *  asks every poll_ms, and at once after submissions of its own. */
     int (*wait)(void *queue, int64_t timeout_ms);
