@@ -86,7 +86,6 @@ static void destroy(perf_executor *e)
     perf__histogram_destroy(&e->run_ns);
     perf__histogram_destroy(&e->wait_ns);
     perf__counters_destroy(&e->counters);
-    perf__free(a, e->heap);
     pthread_cond_destroy(&e->due);
     pthread_cond_destroy(&e->idle);
     pthread_mutex_destroy(&e->mutex);

@@ -25,6 +25,7 @@
 #include "../base/status.h"
 #include "../base/sync.h"
 #include "../metrics/histogram.h"
+#include "heap.h"
 #include "ring.h"
 
 enum {
@@ -68,12 +69,6 @@ struct perf__running {
 /* Set in the threads of an executor only. */
 extern _Thread_local struct perf__worker *perf__worker_self
     __attribute__((tls_model("initial-exec")));
-
-/* When a task is due; part of it. index: its place in the heap + 1. */
-struct perf__timer {
-    int64_t at_ns;
-    size_t index;
-};
 
 enum { PERF__OPEN, PERF__DRAINING, PERF__STOPPING };
 
@@ -120,8 +115,7 @@ struct perf_executor {
     pthread_cond_t due;
     pthread_t timer_thread;
     bool timer_started, timer_stop;
-    perf_task **heap;
-    size_t heap_count, heap_size;
+    struct perf__heap timers;
     _Atomic bool saturated; /* all threads have work: growing is thought about */
     uint64_t tick_tail, tick_done;
 
@@ -186,8 +180,9 @@ struct perf_task {
     perf_task *group_next, **group_link; /* among the group's living, under its mutex */
     struct perf__done *_Atomic done;     /* a stack; &perf__done_closed: the end has been told */
     struct perf__done own_done, group_done, notify_done;
-    struct perf__timer timer;
-    bool timed; /* it has a timer now and then */
+    struct perf__heap_node timer;
+    int64_t due_ns; /* when the timer is or was due; 0: it had none */
+    bool timed;     /* it has a timer now and then */
     int fd;
     _Atomic(struct perf__progress *) progress;
 };

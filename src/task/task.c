@@ -107,7 +107,7 @@ int perf__task_new(perf_executor *e, perf_task_fn fn, void *arg, const perf_task
     if (o.timeout_ms || o.delay_ms) {
         int64_t now = perf__now_ns(&e->host.clock);
         atomic_store(&task->run.deadline_ns, o.timeout_ms ? now + o.timeout_ms * 1000000 : 0);
-        task->timer.at_ns = o.delay_ms ? now + o.delay_ms * 1000000 : 0;
+        task->due_ns = o.delay_ms ? now + o.delay_ms * 1000000 : 0;
     }
     if (o.parent) {
         task->parent = perf_task_retain(o.parent->task);
@@ -126,7 +126,7 @@ int perf__task_new(perf_executor *e, perf_task_fn fn, void *arg, const perf_task
         task->own_done = (struct perf__done){.fn = call_user, .user = o.done, .ctx = o.done_ctx};
         push_done(task, &task->own_done);
     }
-    task->timed = interval_ms || task->timer.at_ns || atomic_load(&task->run.deadline_ns);
+    task->timed = interval_ms || task->due_ns || atomic_load(&task->run.deadline_ns);
     *out = task;
     return PERF_OK;
 
@@ -167,7 +167,7 @@ static bool measured(void)
 
 int perf__task_begin(perf_task *task, bool force)
 {
-    int64_t start_ns = task->timer.at_ns;
+    int64_t start_ns = task->due_ns;
     int64_t deadline_ns = atomic_load(&task->run.deadline_ns);
     int rc;
     if (start_ns) { /* it stays WAITING */
@@ -214,8 +214,8 @@ int perf_task_every(perf_executor *e, int64_t interval_ms, perf_task_fn fn, void
         return rc;
     if ((rc = perf__task_new(e, fn, arg, options, interval_ms, &task)))
         return rc;
-    if (!task->timer.at_ns) /* the first time is one interval from now */
-        task->timer.at_ns = perf__now_ns(&task->clock) + task->interval_ns;
+    if (!task->due_ns) /* the first time is one interval from now */
+        task->due_ns = perf__now_ns(&task->clock) + task->interval_ns;
     if ((rc = perf__task_begin(task, false))) {
         unmake(task);
         return rc;
@@ -366,7 +366,7 @@ static bool comes_again(perf_task *task, int status)
     }
     if (perf_run_cancelled(&task->run) || atomic_load(&e->state) != PERF__OPEN)
         return false;
-    int64_t now = perf__now_ns(&task->clock), next = task->timer.at_ns + task->interval_ns;
+    int64_t now = perf__now_ns(&task->clock), next = task->due_ns + task->interval_ns;
     uint32_t word = perf__task_word(task);
     do {
         if (word & (PERF__CANCEL | PERF__EXPIRED))

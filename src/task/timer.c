@@ -2,47 +2,22 @@
 /*
  * timer.c - what is due in time: delays, the ends of timeouts, recurring tasks, growing.
  *
- * A binary heap of tasks under the executor's mutex, and one thread that sleeps
- * until the first of them; it is started when something is due for the first
- * time. A task knows its place, so that it can be taken out when it ends. With a
+ * A heap of tasks under the executor's mutex, and one thread that sleeps until
+ * the first of them; it is started when something is due for the first time. A
+ * task lies in the heap itself, so that it can be taken out when it ends. With a
  * clock of the host's, which may jump, the thread looks every few milliseconds.
  */
 #include "executor_impl.h"
+
+#include <stddef.h>
 
 #include "../base/thread.h"
 
 enum { LOOK_MS = 2 };
 
-static void place(perf_executor *e, size_t at, perf_task *task)
+static perf_task *task_of(struct perf__heap_node *node)
 {
-    e->heap[at] = task;
-    task->timer.index = at + 1;
-}
-
-static void sift(perf_executor *e, size_t at, perf_task *task)
-{
-    while (at && e->heap[(at - 1) / 2]->timer.at_ns > task->timer.at_ns) {
-        place(e, at, e->heap[(at - 1) / 2]);
-        at = (at - 1) / 2;
-    }
-    for (size_t child; (child = 2 * at + 1) < e->heap_count; at = child) {
-        if (child + 1 < e->heap_count &&
-            e->heap[child + 1]->timer.at_ns < e->heap[child]->timer.at_ns)
-            child++;
-        if (e->heap[child]->timer.at_ns >= task->timer.at_ns)
-            break;
-        place(e, at, e->heap[child]);
-    }
-    place(e, at, task);
-}
-
-static void take_out(perf_executor *e, perf_task *task)
-{
-    size_t at = task->timer.index - 1;
-    perf_task *last = e->heap[--e->heap_count];
-    task->timer.index = 0;
-    if (last != task)
-        sift(e, at, last);
+    return node ? (perf_task *)((char *)node - offsetof(perf_task, timer)) : NULL;
 }
 
 static bool system_clock(const perf_executor *e)
@@ -54,8 +29,8 @@ static bool system_clock(const perf_executor *e)
 static int64_t sleep_until(perf_executor *e, int64_t tick_ns)
 {
     int64_t until = tick_ns;
-    if (e->heap_count) {
-        int64_t first = system_clock(e) ? e->heap[0]->timer.at_ns : perf__deadline_after(LOOK_MS);
+    if (e->timers.least) {
+        int64_t first = system_clock(e) ? e->timers.least->key : perf__deadline_after(LOOK_MS);
         if (!until || first < until)
             until = first;
     }
@@ -68,9 +43,10 @@ static void *timer_main(void *arg)
     int64_t tick_ns = 0; /* when growing is thought about next; 0: not at all */
     pthread_mutex_lock(&e->mutex);
     while (!e->timer_stop) {
-        if (e->heap_count && e->heap[0]->timer.at_ns <= perf__now_ns(&e->host.clock)) {
-            perf_task *task = e->heap[0];
-            take_out(e, task);
+        struct perf__heap_node *first = e->timers.least;
+        if (first && first->key <= perf__now_ns(&e->host.clock)) {
+            perf_task *task = task_of(first);
+            perf__heap_remove(&e->timers, first);
             pthread_mutex_unlock(&e->mutex);
             perf__task_due(task);
             perf__task_unref(task);
@@ -109,23 +85,12 @@ int perf__timer_set(perf_executor *e, perf_task *task, int64_t at_ns)
         rc = perf__fail(PERF_ECLOSED, "the executor is closing");
         goto out;
     }
-    if (e->heap_count == e->heap_size) {
-        size_t size = e->heap_size ? e->heap_size * 2 : 64;
-        perf_task **heap = perf__realloc(&e->host.allocator, e->heap, size * sizeof *e->heap);
-        if (!heap) {
-            rc = perf__fail_nomem("the timers of an executor");
-            goto out;
-        }
-        e->heap = heap;
-        e->heap_size = size;
-    }
     if ((rc = perf__timer_start(e)))
         goto out;
     perf_task_retain(task);
-    task->timer.at_ns = at_ns;
-    e->heap_count++;
-    sift(e, e->heap_count - 1, task);
-    if (e->heap[0] == task)
+    task->due_ns = at_ns;
+    perf__heap_add(&e->timers, &task->timer, at_ns, 0);
+    if (e->timers.least == &task->timer)
         pthread_cond_signal(&e->due);
 out:
     pthread_mutex_unlock(&e->mutex);
@@ -136,9 +101,9 @@ void perf__timer_clear(perf_executor *e, perf_task *task)
 {
     bool was_set;
     pthread_mutex_lock(&e->mutex);
-    was_set = task->timer.index != 0;
+    was_set = perf__heap_in(&task->timer);
     if (was_set)
-        take_out(e, task);
+        perf__heap_remove(&e->timers, &task->timer);
     pthread_mutex_unlock(&e->mutex);
     if (was_set)
         perf__task_unref(task);
@@ -156,9 +121,9 @@ void perf__timer_stop(perf_executor *e)
     if (started)
         pthread_join(e->timer_thread, NULL);
     pthread_mutex_lock(&e->mutex);
-    while (e->heap_count) {
-        perf_task *task = e->heap[0];
-        take_out(e, task);
+    while (e->timers.least) {
+        perf_task *task = task_of(e->timers.least);
+        perf__heap_remove(&e->timers, &task->timer);
         pthread_mutex_unlock(&e->mutex);
         perf__task_drop(task, PERF_ECANCELED);
         perf__task_unref(task);
