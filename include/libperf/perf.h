@@ -17,6 +17,7 @@
 #include <libperf/aws_s3.h>
 #include <libperf/aws_sqs.h>
 #include <libperf/aws_tables.h>
+#include <libperf/backend/queue.h>
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
 #include <libperf/executor.h>
@@ -25,6 +26,7 @@
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
+#include <libperf/task.h>
 #include <libperf/types.h>
 #include <libperf/version.h>
 
