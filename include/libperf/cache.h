@@ -115,9 +115,9 @@ typedef struct perf_cache_options {
     uint64_t max_namespaces; /**< names of namespaces come from callers: bound; default 1024 */
     const perf_host *host;   /**< allocator, clock, log; NULL: malloc, the system's, silence */
     int64_t coherence_ms; /**< a shared tier that cannot tell what other processes change (DynamoDB,
-                               SQLite) is asked again after this: memory is never further
-                               behind it; 10 or more, or -1: memory keeps what it has. Default
-                               5000 for remote tiers and -1 for SQLite */
+                               SQLite), or not for sure (a Redis Cluster), is asked again after
+                               this: memory is never further behind it; 10 or more, or -1: memory
+                             keeps what it has. Default 5000 for remote tiers and -1 for SQLite */
 } perf_cache_options;
 #define PERF_CACHE_OPTIONS_INIT                                        \
     {                                                                  \

@@ -188,13 +188,14 @@ static int listen_to(perf_cache *cache, size_t i, int64_t ask_ms)
     if (!(capabilities & PERF_STORE_SHARED))
         return PERF_OK;
     int rc = perf__tier_listen(h->tier, &h->listener);
-    h->listens = rc == PERF_OK;
-    h->asked = rc == PERF_EUNSUPPORTED && (ask_ms > 0 || (!ask_ms && h->remote));
-    if (h->listens)
+    h->listens = rc == PERF_OK || rc == PERF_MISS;
+    h->asked =
+        (rc == PERF_EUNSUPPORTED || rc == PERF_MISS) && (ask_ms > 0 || (!ask_ms && h->remote));
+    if (rc == PERF_OK)
         cache->coherence.listening |= bit_of(i);
     if (h->asked)
         cache->coherence.asked |= bit_of(i);
-    return rc == PERF_EUNSUPPORTED ? PERF_OK : rc;
+    return rc == PERF_EUNSUPPORTED || rc == PERF_MISS ? PERF_OK : rc;
 }
 
 int perf__coherence_open(perf_cache *cache, int64_t ask_ms)

@@ -6,7 +6,8 @@
  * dropped from memory, what it marks is dead, and when it could not tell for a
  * while, memory forgets everything that may have changed meanwhile. A tier that cannot is
  * asked for its marks every now and then, and memory keeps what came from it for
- * so long only. libperf-coherence(7) says what that is worth to a reader.
+ * so long only; so is one that tells but cannot be sure that it arrives (a Redis Cluster).
+ * libperf-coherence(7) says what that is worth to a reader.
  *
  * One thread a cache, only when there is a shared tier to care for. The listeners' functions run
  * on the stores' threads.
@@ -30,14 +31,14 @@ struct perf__hearing {
     perf_store_listener listener;
     bool remote;  /* other machines write to it */
     bool listens; /* it tells by itself */
-    bool asked;   /* it does not, so it is asked */
+    bool asked;   /* it does not, or not for sure, so it is asked */
     _Atomic bool deaf, gap;
     _Atomic uint64_t heard, gaps;
 };
 
 struct perf__coherence {
     int64_t ask_ms;            /* how long memory may be behind a tier that does not tell */
-    uint64_t listening, asked; /* tiers of the one and of the other kind, as bits of a
+    uint64_t listening, asked; /* tiers that tell for sure and those that are asked, as bits of a
                                   namespace's tiers */
     struct perf__hearing hearing[PERF__TIERS_MAX];
     pthread_t thread;

@@ -307,7 +307,7 @@ int perf__store_listen(struct perf__store *s, const perf_store_listener *listene
     lock(s);
     int rc = s->vtable.listen(s->store, listener);
     unlock(s);
-    return rc == PERF_EUNSUPPORTED ? rc : check(s, "listen", rc, false);
+    return rc == PERF_EUNSUPPORTED ? rc : check(s, "listen", rc, true);
 }
 
 int perf__store_lease(struct perf__store *s, const perf_store_key *key, int64_t ttl_ms,

@@ -181,6 +181,8 @@ typedef struct perf_store_vtable {
     /**
      * Begins to tell listener what others change, until close; called at most
      * once, right after open, and listener stays valid until close has returned.
+     * PERF_MISS: it tells, but a report may get lost without its knowing, so the library
+     * asks every now and then as well.
      * NULL or PERF_EUNSUPPORTED: nothing is told, and the library asks marks()
      * and the records again every now and then.
      */
