@@ -395,10 +395,11 @@ typedef struct perf_namespace_options {
     int64_t refresh_ahead_percent;  /**< refresh in the background when this share of the
                                      life has passed and the key is read; 1..99; 0: off */
     int64_t lease_ms;               /**< with a shared tier that keeps leases (Redis, DynamoDB) one
-                                     process loads a key while the others wait for it, for at most
-                                     this: then another may load. It saves work and proves nothing;
-                                     what a slow loader brings later is left out. Default 5000;
-                                     -1: each process loads by itself */
+                                     process loads a key while the others wait for it: this long
+                                     after it has died another may load, and at the latest after
+                                     ten times as long. It saves work and proves nothing; what comes
+                                     later than that is left out. Default 5000; -1: each process
+                                     loads by itself */
 } perf_namespace_options;
 #define PERF_NAMESPACE_OPTIONS_INIT                                        \
     {                                                                      \

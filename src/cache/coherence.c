@@ -149,27 +149,40 @@ void perf__coherence_ask(perf_cache *cache)
             (void)!perf__tier_marks(cache->tiers[i], perf__coherence_take_mark, cache);
 }
 
+void perf__coherence_expect(perf_cache *cache, int64_t ms)
+{
+    struct perf__coherence *c = &cache->coherence;
+    if (ms > TICK_MS)
+        return; /* it looks by itself */
+    pthread_mutex_lock(&c->mutex);
+    c->news = true;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+}
+
 static void *run(void *ctx)
 {
     perf_cache *cache = ctx;
     struct perf__coherence *c = &cache->coherence;
     /* Half the bound: asked at most that long ago, and the answer takes a while too. */
     int64_t ask_every_ms = c->ask_ms > 0 ? c->ask_ms / 2 : INT64_MAX / 2000000, ask_at_ns = 0;
+    int64_t most_ms = ask_every_ms < TICK_MS ? ask_every_ms : TICK_MS;
     pthread_mutex_lock(&c->mutex);
     while (!c->stops) {
+        c->news = false;
         pthread_mutex_unlock(&c->mutex);
         bool closed = perf__coherence_tick(cache);
         if (perf__deadline_after(1) >= ask_at_ns) {
             perf__coherence_ask(cache);
             ask_at_ns = perf__deadline_after(ask_every_ms);
         }
+        int64_t wait_ms = perf__flights_renew(cache, most_ms);
         pthread_mutex_lock(&c->mutex);
         bool gap = false;
         for (size_t i = 0; i < cache->tier_count; i++)
             gap |= atomic_load(&c->hearing[i].gap) && !atomic_load(&c->hearing[i].deaf);
-        if (!c->stops && !(gap && closed)) /* one that came meanwhile is closed at once */
-            perf__cond_wait(&c->wake, &c->mutex,
-                            perf__deadline_after(ask_every_ms < TICK_MS ? ask_every_ms : TICK_MS));
+        if (!c->stops && !c->news && !(gap && closed)) /* what came meanwhile is done at once */
+            perf__cond_wait(&c->wake, &c->mutex, perf__deadline_after(wait_ms));
     }
     pthread_mutex_unlock(&c->mutex);
     return NULL;
@@ -189,6 +202,7 @@ static int listen_to(perf_cache *cache, size_t i, int64_t ask_ms)
         return PERF_OK;
     int rc = perf__tier_listen(h->tier, &h->listener);
     h->listens = rc == PERF_OK || rc == PERF_MISS;
+    h->leases = capabilities & PERF_STORE_LEASES;
     h->asked =
         (rc == PERF_EUNSUPPORTED || rc == PERF_MISS) && (ask_ms > 0 || (!ask_ms && h->remote));
     if (rc == PERF_OK)
@@ -218,7 +232,8 @@ int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
         rc = listen_to(cache, i, ask_ms);
         if (c->hearing[i].remote)
             cache->marks.ahead_ms = SKEW_MS;
-        needed |= c->hearing[i].remote || c->hearing[i].listens || c->hearing[i].asked;
+        needed |= c->hearing[i].remote || c->hearing[i].listens || c->hearing[i].asked ||
+                  c->hearing[i].leases;
     }
     for (size_t i = 0; i < cache->tier_count && !rc; i++) {
         if (!atomic_load(&c->hearing[i].deaf))

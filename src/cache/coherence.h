@@ -31,6 +31,7 @@ struct perf__hearing {
     perf_store_listener listener;
     bool remote;  /* other machines write to it */
     bool listens; /* it tells by itself */
+    bool leases;  /* it keeps leases, which loads renew */
     bool asked;   /* it does not, or not for sure, so it is asked */
     _Atomic bool deaf, gap;
     _Atomic uint64_t heard, gaps;
@@ -44,7 +45,7 @@ struct perf__coherence {
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    bool ready, running, stops; /* the latter two under the mutex */
+    bool ready, running, stops, news; /* the latter three under the mutex */
 };
 
 /* Begins to listen to the tiers of a cache; starts the thread if one of them needs it. ask_ms as
@@ -64,6 +65,9 @@ void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, i
  * asking for marks. perf_cache_maintain does it, too. */
 bool perf__coherence_tick(perf_cache *cache);
 void perf__coherence_ask(perf_cache *cache);
+
+/* Leases are to be renewed in so many milliseconds: the thread does not sleep longer. */
+void perf__coherence_expect(perf_cache *cache, int64_t ms);
 
 /* Takes in a mark that a tier knows: a perf_store_mark_fn with the cache as ctx. */
 int perf__coherence_take_mark(void *cache, int64_t kind, perf_bytes name, int64_t stamp_ms);

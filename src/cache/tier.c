@@ -795,6 +795,33 @@ int perf__tier_lease(struct perf__tier *t, const perf_store_key *key, int64_t tt
     return rc;
 }
 
+int perf__tier_lease_many(struct perf__tier *t, const perf_store_key *keys, size_t count,
+                          int64_t ttl_ms, uint64_t *tokens)
+{
+    struct asked asked;
+    int rc = ask(t, &asked);
+    if (rc)
+        return rc;
+    rc = answered(t, &asked, perf__store_lease_many(t->store, keys, count, ttl_ms, tokens));
+    uint64_t given = 0;
+    for (size_t i = 0; i < count && !rc; i++)
+        given += tokens[i] != 0;
+    perf__counters_add(&t->counters, COUNT_LEASES, given);
+    return rc;
+}
+
+int perf__tier_renew(struct perf__tier *t, const perf_store_key *key, int64_t ttl_ms,
+                     uint64_t token)
+{
+    struct asked asked;
+    int rc = ask(t, &asked);
+    if (rc)
+        return rc;
+    rc = perf__store_renew(t->store, key, ttl_ms, token);
+    (void)!answered(t, &asked, rc == PERF_EBUSY ? PERF_OK : rc);
+    return rc;
+}
+
 void perf__tier_unlease(struct perf__tier *t, const perf_store_key *key, uint64_t token)
 {
     struct asked asked;

@@ -59,6 +59,12 @@ uint64_t perf__tier_capabilities(const struct perf__tier *tier);
 int perf__tier_listen(struct perf__tier *tier, const perf_store_listener *listener);
 int perf__tier_lease(struct perf__tier *tier, const perf_store_key *key, int64_t ttl_ms,
                      uint64_t *token);
+/* *token is 0 before. For many: tokens[i] becomes 0 where somebody else has the lease. */
+int perf__tier_lease_many(struct perf__tier *tier, const perf_store_key *keys, size_t count,
+                          int64_t ttl_ms, uint64_t *tokens);
+/* PERF_EBUSY: it is held no more. */
+int perf__tier_renew(struct perf__tier *tier, const perf_store_key *key, int64_t ttl_ms,
+                     uint64_t token);
 void perf__tier_unlease(struct perf__tier *tier, const perf_store_key *key, uint64_t token);
 
 /* The cache found a record it could not believe: counts it. */

@@ -170,6 +170,8 @@ int perf__dynamodb_get_many(void *store, const perf_store_key *keys, size_t coun
 int perf__dynamodb_marks(void *store, perf_store_mark_fn each, void *ctx);
 int perf__dynamodb_apply(void *store, const perf_store_op *ops, size_t count);
 int perf__dynamodb_lease(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token);
+int perf__dynamodb_lease_many(void *store, const perf_store_key *keys, size_t count, int64_t ttl_ms,
+                              uint64_t *tokens);
 int perf__dynamodb_unlease(void *store, const perf_store_key *key, uint64_t token);
 /* The condition of a leased write, with the comma before it. */
 void perf__dynamodb_put_held(struct perf__text *t, uint64_t token, int64_t now_ms);

@@ -24,8 +24,12 @@ enum {
     PAGE = 1000  /* marks of one answer */
 };
 
-/* KEYS: lease. ARGV: milliseconds. Microseconds since 1970 grow over expiry and restart. */
+/* KEYS: lease. ARGV: milliseconds, token to renew or "". Microseconds since 1970 grow over expiry
+ * and restart. */
 static const char lease_text[] =
+    "if ARGV[2]~='' then "
+    "if redis.call('GET',KEYS[1])~=ARGV[2] then return false end "
+    "redis.call('PEXPIRE',KEYS[1],ARGV[1]) return ARGV[2] end "
     "local t=redis.call('TIME') "
     "local token=t[1]..string.rep('0',6-#t[2])..t[2] "
     "if redis.call('SET',KEYS[1],token,'NX','PX',ARGV[1]) then return token end return false";
@@ -229,31 +233,113 @@ static int not_busy(int rc)
     return rc == PERF_EBUSY ? PERF_EUNAVAILABLE : rc;
 }
 
+/* What the script said. PERF_EBUSY: no. */
+static int take_lease(const perf_redis_reply *got, uint64_t *token)
+{
+    int64_t number = 0;
+    int rc = perf_redis_reply_status(got);
+    if (rc)
+        return perf__fail(not_busy(rc), "%.200s", perf_redis_reply_data(got));
+    if (perf_redis_reply_type(got) == PERF_REDIS_NIL)
+        return PERF_EBUSY;
+    if (!perf__redis_number(perf_redis_reply_data(got), perf_redis_reply_size(got), &number))
+        return perf__fail(PERF_EPROTOCOL, "a Redis server gave a lease that is no number");
+    *token = (uint64_t)number;
+    return PERF_OK;
+}
+
+/* The script's arguments for one key, in room that lives as long. */
+struct lease_call {
+    struct name name;
+    char ttl[PERF__REDIS_NUMBER], token[PERF__REDIS_NUMBER];
+    perf_bytes argv[6];
+};
+
+static int make_lease_call(const struct redis_store *s, const perf_store_key *key, int64_t ttl_ms,
+                           uint64_t token, struct lease_call *c)
+{
+    int rc = make_name(s, key, true, &c->name);
+    if (rc)
+        return rc;
+    int64_t px = ttl_ms < 1 ? 1 : ttl_ms > PERF__REDIS_PX_MAX ? PERF__REDIS_PX_MAX : ttl_ms;
+    snprintf(c->ttl, sizeof c->ttl, "%" PRId64, px);
+    c->token[0] = '\0';
+    if (token)
+        snprintf(c->token, sizeof c->token, "%" PRIu64, token);
+    c->argv[0] = perf__redis_text("EVALSHA");
+    c->argv[1] = perf__redis_text(perf_redis_script_sha1(s->lease));
+    c->argv[2] = perf__redis_text("1");
+    c->argv[3] = (perf_bytes){c->name.text, c->name.len};
+    c->argv[4] = perf__redis_text(c->ttl);
+    c->argv[5] = perf__redis_text(c->token);
+    return PERF_OK;
+}
+
+static int lease(struct redis_store *s, const perf_store_key *key, int64_t ttl_ms, uint64_t *token,
+                 int64_t timeout_ms)
+{
+    struct lease_call c;
+    perf_redis_reply *got = NULL;
+    int rc = make_lease_call(s, key, ttl_ms, *token, &c);
+    if (rc)
+        return rc;
+    rc = not_busy(perf_redis_script_call(s->redis, s->lease, 1, 3, c.argv + 3, timeout_ms, &got));
+    if (!rc)
+        rc = take_lease(got, token);
+    perf_redis_reply_release(got);
+    free_name(s, &c.name);
+    return rc;
+}
+
 static int redis_lease(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token)
 {
     struct redis_store *s = store;
-    struct name name;
-    char ttl[PERF__REDIS_NUMBER];
-    perf_redis_reply *got = NULL;
-    int rc = make_name(s, key, true, &name);
-    if (rc)
-        return rc;
-    int len = snprintf(ttl, sizeof ttl, "%" PRId64,
-                       ttl_ms < 1                    ? 1
-                       : ttl_ms > PERF__REDIS_PX_MAX ? PERF__REDIS_PX_MAX
-                                                     : ttl_ms);
-    const perf_bytes argv[] = {{name.text, name.len}, {ttl, (size_t)len}};
-    rc = not_busy(perf_redis_script_call(s->redis, s->lease, 1, 2, argv, s->timeout_ms, &got));
-    if (!rc && perf_redis_reply_type(got) == PERF_REDIS_NIL) {
-        rc = PERF_EBUSY;
-    } else if (!rc) {
-        int64_t number = 0;
-        if (!perf__redis_number(perf_redis_reply_data(got), perf_redis_reply_size(got), &number))
-            rc = perf__fail(PERF_EPROTOCOL, "a Redis server gave a lease that is no number");
-        *token = (uint64_t)number;
+    return lease(s, key, ttl_ms, token, s->timeout_ms);
+}
+
+static int lease_group(struct redis_store *s, const perf_store_key *keys, size_t count,
+                       int64_t ttl_ms, uint64_t *tokens, int64_t deadline_ns)
+{
+    perf_redis_command commands[GROUP];
+    perf_redis_reply *got[GROUP] = {NULL};
+    size_t made = 0;
+    int rc = PERF_OK;
+    struct lease_call *calls = perf__alloc(s->host.allocator, count * sizeof *calls);
+    if (!calls)
+        return perf__fail_nomem("leases of Redis keys");
+    for (; made < count && !rc; made += !rc) {
+        rc = make_lease_call(s, &keys[made], ttl_ms, tokens[made], &calls[made]);
+        commands[made] = (perf_redis_command){6, calls[made].argv};
     }
-    perf_redis_reply_release(got);
-    free_name(s, &name);
+    if (!rc)
+        rc = not_busy(
+            perf_redis_call_many(s->redis, count, commands, perf__redis_left(deadline_ns), got));
+    for (size_t i = 0; i < count && !rc; i++) {
+        int one = perf_redis_error_kind(perf_redis_reply_data(got[i])) == PERF_REDIS_ERROR_NOSCRIPT
+                      ? lease(s, &keys[i], ttl_ms, &tokens[i], perf__redis_left(deadline_ns))
+                      : take_lease(got[i], &tokens[i]);
+        if (one == PERF_EBUSY)
+            tokens[i] = 0;
+        else
+            rc = one;
+    }
+    for (size_t i = 0; i < made; i++) {
+        perf_redis_reply_release(got[i]);
+        free_name(s, &calls[i].name);
+    }
+    perf__free(s->host.allocator, calls);
+    return rc;
+}
+
+static int redis_lease_many(void *store, const perf_store_key *keys, size_t count, int64_t ttl_ms,
+                            uint64_t *tokens)
+{
+    struct redis_store *s = store;
+    int64_t deadline = perf__deadline_after(s->timeout_ms);
+    int rc = PERF_OK;
+    for (size_t i = 0; i < count && !rc; i += GROUP)
+        rc = lease_group(s, keys + i, count - i < GROUP ? count - i : GROUP, ttl_ms, tokens + i,
+                         deadline);
     return rc;
 }
 
@@ -382,4 +468,5 @@ const perf_store_vtable perf__store_redis = {
     .listen = perf__redis_listen,
     .lease = redis_lease,
     .unlease = redis_unlease,
+    .lease_many = redis_lease_many,
 };

@@ -50,6 +50,11 @@ int perf__store_usage(struct perf__store *store, perf_store_usage *usage);
 int perf__store_listen(struct perf__store *store, const perf_store_listener *listener);
 int perf__store_lease(struct perf__store *store, const perf_store_key *key, int64_t ttl_ms,
                       uint64_t *token);
+/* Of a token that is not 0. */
+int perf__store_renew(struct perf__store *store, const perf_store_key *key, int64_t ttl_ms,
+                      uint64_t token);
+int perf__store_lease_many(struct perf__store *store, const perf_store_key *keys, size_t count,
+                           int64_t ttl_ms, uint64_t *tokens);
 int perf__store_unlease(struct perf__store *store, const perf_store_key *key, uint64_t token);
 
 /* Built-in backends, one line each in registry.c. NULL when unknown. */

@@ -292,6 +292,41 @@ Test(redis_store, a_lease_is_one_s_at_a_time, .timeout = 60)
     tear_down(&f);
 }
 
+Test(redis_store, leases_are_renewed_and_taken_in_batches, .timeout = 60)
+{
+    enum { COUNT = 300 };
+    struct fixture f;
+    struct test_key own[COUNT];
+    perf_store_key keys[COUNT], key = key_of("n", "", "k");
+    uint64_t tokens[COUNT] = {0}, token;
+    set_up(&f);
+    cr_assert_eq(perf__store_lease(f.store, &key, 50, &token), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_renew(f.store, &key, 100000, token), PERF_OK, "renewed");
+    char *pttl = test_redis_cli(f.server, "PTTL 'perf.lease:{perf:n::k}'");
+    cr_assert(pttl && atol(pttl) > 90000, "%s", pttl ? pttl : "nothing");
+    free(pttl);
+    cr_assert_eq(perf__store_renew(f.store, &key, 1000, token - 1), PERF_EBUSY, "another's");
+    cr_assert_eq(perf__store_unlease(f.store, &key, token), PERF_OK);
+    cr_assert_eq(perf__store_renew(f.store, &key, 1000, token), PERF_EBUSY, "held no more");
+
+    for (uint64_t i = 0; i < COUNT; i++)
+        keys[i] = test_key(&own[i], i);
+    for (size_t i = 0; i < COUNT; i += 3)
+        cr_assert_eq(perf__store_lease(f.store, &keys[i], 100000, &token), PERF_OK);
+    cr_assert(test_redis_says(f.server, "OK", "SCRIPT FLUSH"));
+    cr_assert_eq(perf__store_lease_many(f.store, keys, COUNT, 100000, tokens), PERF_OK, "%s",
+                 perf_last_error());
+    for (size_t i = 0; i < COUNT; i++)
+        cr_assert_eq(tokens[i] != 0, i % 3 != 0, "%zu", i);
+    cr_assert_eq(perf__store_lease_many(f.store, keys + 1, 2, 100000, tokens + 1), PERF_OK);
+    cr_assert(tokens[1] && tokens[2], "renewed");
+    perf_store_op op = test_set(&own[1], 1, "made", 4, 0);
+    op.lease = tokens[1];
+    cr_assert_eq(perf__store_apply(f.store, &op, 1), PERF_OK);
+    cr_assert(test_has(f.store, &f.host.allocator, 1, "made", 4));
+    tear_down(&f);
+}
+
 Test(redis_store, every_change_ends_a_lease, .timeout = 60)
 {
     struct fixture f;

@@ -202,13 +202,15 @@ static int shared_lease(void *store, const perf_store_key *key, int64_t ttl_ms, 
     int64_t now = w->clock->monotonic_ns(w->clock->ctx) / 1000000;
     pthread_mutex_lock(&w->mutex);
     struct shared_record *r = find(w, key->id);
-    if (!r->lease || now >= r->lease_until_ms) {
-        *token = r->lease = ++w->last_token;
+    bool renews = *token != 0, free = !r->lease || now >= r->lease_until_ms;
+    if (renews ? !free && r->lease == *token : free) {
+        r->lease = renews ? *token : ++w->last_token;
+        *token = r->lease;
         r->lease_until_ms = now + ttl_ms;
         rc = PERF_OK;
     }
     pthread_mutex_unlock(&w->mutex);
-    atomic_fetch_add(&w->leases, rc == PERF_OK);
+    atomic_fetch_add(renews ? &w->renewals : &w->leases, rc == PERF_OK);
     return rc;
 }
 

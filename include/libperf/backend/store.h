@@ -189,15 +189,21 @@ typedef struct perf_store_vtable {
     int (*listen)(void *store, const perf_store_listener *listener);
 
     /**
-     * Takes the right to make the record of key, for ttl_ms at most: PERF_OK and
-     * a *token other than 0, greater than those before it for this key; PERF_EBUSY:
-     * somebody else has it. It saves work and proves nothing: its holder may be slow, and
-     * then perf_store_op.lease sees to it that nothing old is kept.
+     * With *token 0 takes the right to make the record of key, for ttl_ms at most: PERF_OK
+     * and a *token other than 0, greater than those before it for this key; PERF_EBUSY:
+     * somebody else has it. Otherwise renews the lease *token, which then ends ttl_ms from
+     * now: PERF_OK; PERF_EBUSY: it is held no more. It saves work and proves nothing: its holder
+     * may be slow, and then perf_store_op.lease sees to it that nothing old is kept.
      */
     int (*lease)(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token);
 
     /** Gives a lease back without a record. One that is not held any more is no error. */
     int (*unlease)(void *store, const perf_store_key *key, uint64_t token);
+
+    /** lease for count keys at once: tokens[i] belongs to keys[i], and becomes 0 where lease would
+     *  say PERF_EBUSY. A failure is one of all. NULL: lease is called for each. */
+    int (*lease_many)(void *store, const perf_store_key *keys, size_t count, int64_t ttl_ms,
+                      uint64_t *tokens);
 } perf_store_vtable;
 
 /**
