@@ -34,10 +34,12 @@ struct perf__hearing {
     bool leases;  /* it keeps leases, which loads renew */
     bool asked;   /* it does not, or not for sure, so it is asked */
     _Atomic bool deaf, gap;
+    _Atomic int64_t read_ms; /* wall time when all marks were last asked for; 0: not yet */
     _Atomic uint64_t heard, gaps;
 };
 
 struct perf__coherence {
+    _Atomic int64_t asked_ms;  /* when marks were asked for, on the cache's clock */
     int64_t ask_ms;            /* how long memory may be behind a tier that does not tell */
     uint64_t listening, asked; /* tiers that tell for sure and those that are asked, as bits of a
                                   namespace's tiers */

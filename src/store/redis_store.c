@@ -169,18 +169,13 @@ static int redis_get_many(void *store, const perf_store_key *keys, size_t count,
 
 /* ----------------------------------------------------------------------- marks */
 
-/* One page of ZSCAN: a cursor, and members each with its score. */
-static int take_page(const perf_redis_reply *page, int64_t *cursor, perf_store_mark_fn each,
-                     void *ctx, bool *enough)
+/* Members each with its score. */
+static int take_pairs(const perf_redis_reply *pairs, perf_store_mark_fn each, void *ctx,
+                      bool *enough)
 {
-    const perf_redis_reply *next = perf_redis_reply_element(page, 0);
-    const perf_redis_reply *pairs = perf_redis_reply_element(page, 1);
     size_t count = perf_redis_reply_size(pairs);
-    /* A cursor is a number of 64 bits; as text it is only handed back. */
-    *cursor = (int64_t)strtoull(perf_redis_reply_data(next), NULL, 10);
-    if (perf_redis_reply_type(next) != PERF_REDIS_STRING ||
-        perf_redis_reply_type(pairs) != PERF_REDIS_ARRAY)
-        return perf__fail(PERF_EPROTOCOL, "a Redis server answered ZSCAN with no page");
+    if (perf_redis_reply_type(pairs) != PERF_REDIS_ARRAY)
+        return perf__fail(PERF_EPROTOCOL, "a Redis server answered with no list of marks");
     for (size_t i = 0; i + 1 < count && !*enough; i += 2) {
         const perf_redis_reply *member = perf_redis_reply_element(pairs, i);
         const perf_redis_reply *score = perf_redis_reply_element(pairs, i + 1);
@@ -194,7 +189,43 @@ static int take_page(const perf_redis_reply *page, int64_t *cursor, perf_store_m
     return PERF_OK;
 }
 
-static int redis_marks(void *store, perf_store_mark_fn each, void *ctx)
+/* One page of ZSCAN: a cursor, and such pairs. */
+static int take_page(const perf_redis_reply *page, int64_t *cursor, perf_store_mark_fn each,
+                     void *ctx, bool *enough)
+{
+    const perf_redis_reply *next = perf_redis_reply_element(page, 0);
+    /* A cursor is a number of 64 bits; as text it is only handed back. */
+    *cursor = (int64_t)strtoull(perf_redis_reply_data(next), NULL, 10);
+    if (perf_redis_reply_type(next) != PERF_REDIS_STRING)
+        return perf__fail(PERF_EPROTOCOL, "a Redis server answered ZSCAN with no page");
+    return take_pairs(perf_redis_reply_element(page, 1), each, ctx, enough);
+}
+
+/* Those of since_ms or later. PERF_MISS: more than one answer should hold. */
+static int young_marks(struct redis_store *s, int64_t since_ms, perf_store_mark_fn each, void *ctx,
+                       int64_t deadline_ns)
+{
+    char since[PERF__REDIS_NUMBER];
+    perf_redis_reply *got = NULL;
+    bool enough = false;
+    snprintf(since, sizeof since, "%" PRId64, since_ms);
+    const perf_bytes argv[] = {perf__redis_text("ZRANGEBYSCORE"),
+                               perf__redis_text(s->marks),
+                               perf__redis_text(since),
+                               perf__redis_text("+inf"),
+                               perf__redis_text("WITHSCORES"),
+                               perf__redis_text("LIMIT"),
+                               perf__redis_text("0"),
+                               perf__redis_text("1000")};
+    int rc = perf_redis_call(s->redis, 8, argv, perf__redis_left(deadline_ns), &got);
+    if (!rc)
+        rc = perf_redis_reply_size(got) >= 2 * PAGE ? PERF_MISS
+                                                    : take_pairs(got, each, ctx, &enough);
+    perf_redis_reply_release(got);
+    return rc;
+}
+
+static int redis_marks(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx)
 {
     enum { PAGES_MAX = 16 * PERF__REDIS_MARKS_MAX / PAGE };
     struct redis_store *s = store;
@@ -207,6 +238,9 @@ static int redis_marks(void *store, perf_store_mark_fn each, void *ctx)
     const perf_bytes create[] = {
         {"ZADD", 4}, perf__redis_text(s->marks), {"NX", 2}, perf__redis_text(birth), {"1:", 2}};
     int rc = perf_redis_call(s->redis, 5, create, perf__redis_left(deadline), NULL);
+    if (!rc && since_ms > 0 && (rc = young_marks(s, since_ms, each, ctx, deadline)) != PERF_MISS)
+        return rc;
+    rc = rc == PERF_MISS ? PERF_OK : rc;
     for (int page = 0; !rc && !enough && (!page || cursor); page++) {
         perf_redis_reply *got = NULL;
         if (page > PAGES_MAX)

@@ -244,12 +244,12 @@ int perf__store_get_many(struct perf__store *s, const perf_store_key *keys, size
     return rc;
 }
 
-int perf__store_marks(struct perf__store *s, perf_store_mark_fn each, void *ctx)
+int perf__store_marks(struct perf__store *s, int64_t since_ms, perf_store_mark_fn each, void *ctx)
 {
     if (!s->vtable.marks)
         return PERF_OK;
     lock(s);
-    int rc = check(s, "marks", s->vtable.marks(s->store, each, ctx), false);
+    int rc = check(s, "marks", s->vtable.marks(s->store, since_ms, each, ctx), false);
     unlock(s);
     return rc;
 }

@@ -341,12 +341,12 @@ static void many_marks(perf_aws *aws)
         }
         cr_assert_eq(perf__store_apply(f.store, ops, BATCH), PERF_OK, "%s", perf_last_error());
     }
-    cr_assert_eq(perf__store_marks(f.store, see, &seen), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_marks(f.store, 0, see, &seen), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(seen.count, MARKS);
     cr_assert_eq(seen.stamp, 1000 + MARKS - 1);
     test_host_advance(&f.th, INT64_C(401) * 86400000);
     seen.count = 0;
-    cr_assert_eq(perf__store_marks(f.store, see, &seen), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_marks(f.store, 0, see, &seen), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(seen.count, 0, "no record that they speak of can be left");
     close_store(&f);
 }
@@ -611,7 +611,7 @@ static void foreign_items(perf_aws *aws)
     struct seen seen = {0};
     close_store(&f);
     open_store(&f, aws, "records?prefix=odd");
-    cr_assert_eq(perf__store_marks(f.store, see, &seen), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_marks(f.store, 0, see, &seen), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(seen.count, 0);
     close_store(&f);
 }
@@ -710,7 +710,7 @@ static void no_memory(perf_aws *aws)
             test_host_advance(&f.th, 10);
             struct seen seen = {0};
             atomic_store(&f.th.fail_at, at);
-            rc[3] = perf__store_marks(f.store, see, &seen);
+            rc[3] = perf__store_marks(f.store, 0, see, &seen);
             atomic_store(&f.th.fail_at, at);
             rc[4] = perf__store_unlease(f.store, &keys[2], 1);
         }
@@ -743,7 +743,7 @@ static void missing_table(perf_aws *aws)
     cr_assert_eq(get(&f, 1, NULL), PERF_EREMOTE);
     cr_assert(strstr(perf_last_error(), "perf_aws_tables_ensure()"), "%s", perf_last_error());
     struct seen seen = {0};
-    cr_assert_eq(perf__store_marks(f.store, see, &seen), PERF_EREMOTE);
+    cr_assert_eq(perf__store_marks(f.store, 0, see, &seen), PERF_EREMOTE);
     cr_assert(strstr(perf_last_error(), "perf_aws_tables_ensure()"), "%s", perf_last_error());
     close_store(&f);
 }

@@ -468,7 +468,7 @@ static int see(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms)
 static struct seen see_marks(struct perf__store *store)
 {
     struct seen seen = {0};
-    cr_assert_eq(perf__store_marks(store, see, &seen), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_marks(store, 0, see, &seen), PERF_OK, "%s", perf_last_error());
     return seen;
 }
 
@@ -808,7 +808,7 @@ Test(redis_store, no_call_outlasts_its_time, .timeout = 60)
             int rc = i == 0   ? perf__store_apply(f.store, ops, 3)
                      : i == 1 ? perf__store_apply(f.store, removals, 2)
                      : i == 2 ? perf__store_get_many(f.store, keys, 2, pointers)
-                     : i == 3 ? perf__store_marks(f.store, see, &seen)
+                     : i == 3 ? perf__store_marks(f.store, 0, see, &seen)
                               : perf__store_lease(f.store, &keys[0], 1000, &token);
             int64_t took = (perf__deadline_after(1) - begun) / 1000000;
             cr_assert_eq(rc, PERF_ETIMEDOUT, "call %d: %d %s", i, rc, perf_last_error());
@@ -853,7 +853,8 @@ Test(redis_store, the_documented_user_may_do_what_is_needed, .timeout = 60)
     static const struct test_redis asked = {
         .config = "user cache on >secret resetkeys ~perf:* ~perf.* resetchannels &perf.* "
                   "&__redis__:invalidate -@all +get +set +unlink +rename +evalsha +eval "
-                  "+script|load +zadd +zscore +zcard +zrange +zremrangebyscore +zscan +time "
+                  "+script|load +zadd +zscore +zcard +zrange +zrangebyscore +zremrangebyscore "
+                  "+zscan +time "
                   "+publish +subscribe +multi +exec +ping +select +client|tracking +client|id "
                   "+client|setname\n"};
     struct fixture f;
@@ -881,6 +882,9 @@ Test(redis_store, the_documented_user_may_do_what_is_needed, .timeout = 60)
     perf_store_op mark = test_mark(4, "a", 5);
     cr_assert_eq(perf__store_apply(f.store, &mark, 1), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(see_marks(f.store).count, 1);
+    struct seen young = {0};
+    cr_assert_eq(perf__store_marks(f.store, 6, see, &young), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(young.count, 0);
     cr_assert_eq(apply_remove(f.store, key), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(apply_set(other, key, "theirs", 0, 0), PERF_OK);
     cr_assert(wait_for(&e, &e.changes, 1));
@@ -934,7 +938,7 @@ static void work(struct fixture *f, struct perf__store *store)
         pointers[i] = &replies[i];
     }
     (void)perf__store_get_many(store, keys, 20, pointers);
-    (void)perf__store_marks(store, see, &seen);
+    (void)perf__store_marks(store, 0, see, &seen);
     (void)perf__store_get(store, &far, &replies[0]);
     for (int i = 0; i < 20; i++)
         perf__reply_free(&replies[i]);

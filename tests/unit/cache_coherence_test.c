@@ -524,8 +524,84 @@ Test(coherence, a_tier_that_cannot_tell_is_asked)
     assert_value(p.b, "k", "3");
     test_host_advance(&p.th, 200);
     cr_assert_eq(perf_cache_invalidate_namespace(p.a, "ns"), PERF_OK);
+    test_host_advance(&p.th, 2500); /* marks are asked for twice in coherence_ms */
     perf_cache_maintain(p.b, 1);
     assert_missing(p.b, "k");
+    pair_close(&p);
+}
+
+static bool read_by_the_thread(struct pair *p, int n)
+{
+    for (int i = 0; i < 5000 && atomic_load(&p->world.marks_asked) < n; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return atomic_load(&p->world.marks_asked) == n;
+}
+
+Test(coherence, marks_that_were_read_are_not_read_again)
+{
+    struct pair p;
+    pair_open(&p, true);
+    cr_assert(read_by_the_thread(&p, 4)); /* at the opening, and once for the bound, in both */
+    int64_t read_at = p.th.realtime_ms;
+    for (int i = 0; i < 100; i++)
+        perf_cache_maintain(i % 2 ? p.a : p.b, 1);
+    cr_assert_eq(atomic_load(&p.world.marks_asked), 4, "the bound was not half over");
+    test_host_advance(&p.th, 100000);
+    perf_cache_maintain(p.a, 1);
+    cr_assert(read_by_the_thread(&p, 6));
+    cr_assert_eq(atomic_load(&p.world.marks_since), read_at - 60000,
+                 "young ones, and some overlap");
+
+    /* A mark that could not be written for long is found all the same. */
+    cr_assert_eq(set(p.b, "k", "old", 600000), PERF_OK);
+    test_host_advance(&p.th, 1000);
+    atomic_store(&p.world.fails, true);
+    cr_assert_neq(perf_cache_invalidate_namespace(p.a, "ns"), PERF_OK);
+    for (int i = 0; i < 20; i++) {
+        test_host_advance(&p.th, 10000);
+        perf_cache_maintain(p.b, 1);
+    }
+    atomic_store(&p.world.fails, false);
+    for (int i = 0; i < 50 && tier_of(p.a).repairs; i++) {
+        test_host_advance(&p.th, 100);
+        perf_cache_maintain(p.a, 1);
+    }
+    cr_assert_eq(tier_of(p.a).repairs, 0);
+    test_host_advance(&p.th, 4000);
+    perf_cache_maintain(p.b, 1);
+    test_host_advance(&p.th, 4000);
+    perf_cache_maintain(p.b, 1);
+    assert_missing(p.b, "k");
+    pair_close(&p);
+}
+
+/* A tier that is left alone is not asked for marks either. */
+Test(coherence, marks_are_behind_the_breaker)
+{
+    struct pair p;
+    perf_cache_options o = PERF_CACHE_OPTIONS_INIT;
+    perf_cache *c;
+    pair_open(&p, true);
+    perf_tier_options tier = shared_mute_tier(&p.world);
+    o.tiers = &tier;
+    o.tier_count = 1;
+    o.coherence_ms = 20; /* it is asked long before the breaker lets a call through */
+    o.host = &p.th.host;
+    cr_assert_eq(perf_cache_open(&o, &c), PERF_OK);
+    cr_assert(read_by_the_thread(&p, 6));
+    atomic_store(&p.world.fails, true);
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(set(c, "k", "1", 60000), PERF_EUNAVAILABLE);
+    cr_assert_eq(tier_of(c).breaker, PERF_BREAKER_OPEN);
+    uint64_t skipped = tier_of(c).skipped;
+    test_host_advance(&p.th, 20);
+    perf_cache_maintain(c, 1);
+    for (int i = 0; i < 5000 && tier_of(c).skipped == skipped; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    cr_assert_gt(tier_of(c).skipped, skipped, "it was due");
+    cr_assert_eq(atomic_load(&p.world.marks_asked), 6, "and not done");
+    atomic_store(&p.world.fails, false);
+    (void)!perf_cache_close(c);
     pair_close(&p);
 }
 
@@ -552,6 +628,7 @@ Test(coherence, memory_goes_on_while_a_gap_cannot_be_closed)
     perf_cache_maintain(c, 1);
     assert_value(c, "k", "1");
     atomic_store(&p.world.fails, false);
+    test_host_advance(&p.th, 5000); /* the breaker lets a call through again */
     cr_assert_eq(perf_cache_close(c), PERF_OK);
     pair_close(&p);
 }

@@ -163,8 +163,9 @@ typedef struct perf_store_vtable {
     /** Makes count changes in order, as one commit where the store has such a thing. */
     int (*apply)(void *store, const perf_store_op *ops, size_t count);
 
-    /** Lists all marks. NULL: invalidation by mark is forgotten with the process. */
-    int (*marks)(void *store, perf_store_mark_fn each, void *ctx);
+    /** Lists the marks whose stamp is since_ms or later, all with 0; more do no harm. NULL:
+     *  invalidation by mark is forgotten with the process. */
+    int (*marks)(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx);
 
     /**
      * Drops up to budget records that are expired at now_ms or beyond the
