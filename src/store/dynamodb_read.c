@@ -403,7 +403,7 @@ int perf__dynamodb_marks(void *store, int64_t since_ms, perf_store_mark_fn each,
     struct perf__text t = {.allocator = &s->allocator};
     perf__dynamodb_marks_key(s, &pk);
     /* Copies by time lie behind all marks, for as long as DYNAMODB_NEWS_DAYS. */
-    bool news = since_ms > r.now_ms - (int64_t)DYNAMODB_NEWS_DAYS * 86400000 / 2;
+    bool news = since_ms > 0 && since_ms > r.now_ms - (int64_t)DYNAMODB_NEWS_DAYS * 86400000 / 2;
     char sort[DYNAMODB_SORT_MAX + 1];
     perf__dynamodb_news_sort(news ? since_ms : 0, 0, (perf_bytes){"", 0}, sort);
     perf__dynamodb_begin(&t, s);
