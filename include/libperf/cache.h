@@ -109,9 +109,9 @@ typedef struct perf_cache_options {
     uint64_t max_namespaces; /**< names of namespaces come from callers: bound; default 1024 */
     const perf_host *host;   /**< allocator, clock, log; NULL: malloc, the system's, silence */
     int64_t coherence_ms; /**< a shared tier that cannot tell what other processes change (DynamoDB,
-                               SQLite) is asked again after this: memory is never further
-                               behind it; 10 or more, or -1: memory keeps what it has. Default
-                               5000 for remote tiers and -1 for SQLite */
+                               SQLite), or not for sure (a Redis Cluster), is asked again after
+                               this: memory is never further behind it; 10 or more, or -1: memory
+                             keeps what it has. Default 5000 for remote tiers and -1 for SQLite */
 } perf_cache_options;
 #define PERF_CACHE_OPTIONS_INIT                                        \
     {                                                                  \
@@ -389,10 +389,11 @@ typedef struct perf_namespace_options {
     int64_t refresh_ahead_percent;  /**< refresh in the background when this share of the
                                      life has passed and the key is read; 1..99; 0: off */
     int64_t lease_ms;               /**< with a shared tier that keeps leases (Redis, DynamoDB) one
-                                     process loads a key while the others wait for it, for at most
-                                     this: then another may load. It saves work and proves nothing;
-                                     what a slow loader brings later is left out. Default 5000;
-                                     -1: each process loads by itself */
+                                     process loads a key while the others wait for it: this long
+                                     after it has died another may load, and at the latest after
+                                     ten times as long. It saves work and proves nothing; what comes
+                                     later than that is left out. Default 5000; -1: each process
+                                     loads by itself */
 } perf_namespace_options;
 #define PERF_NAMESPACE_OPTIONS_INIT                                        \
     {                                                                      \

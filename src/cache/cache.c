@@ -262,6 +262,8 @@ int64_t perf_cache_maintain(perf_cache *cache, int64_t budget)
     int64_t done = sweep_memory(cache, perf__cache_now(cache), budget);
     (void)perf__coherence_tick(cache);
     perf__coherence_ask(cache);
+    if (cache->tier_count)
+        (void)perf__flights_renew(cache, 1);
     if (cache->tier_count && done < budget)
         done += sweep_tiers(cache, (size_t)(budget - done));
     perf__events_deliver(&cache->events);

@@ -234,6 +234,11 @@ int perf__read_judge(const struct perf__op *op, int64_t now, size_t i, struct pe
 /* The same in tier number i alone. */
 int perf__tier_find(const struct perf__op *op, int64_t now, size_t i, struct perf__found *found);
 
+enum { PERF__TIER_GROUP = 64 };
+/* That for up to PERF__TIER_GROUP keys. */
+void perf__tier_find_many(const struct perf__op *ops, size_t count, int64_t now, size_t tier,
+                          struct perf__found *found, int *statuses);
+
 /* The same for many keys, a batch a tier; statuses[i] and found[i] belong to ops[i]. */
 void perf__tiers_find_many(const struct perf__op *ops, size_t count, int64_t now,
                            struct perf__found *found, int *statuses);

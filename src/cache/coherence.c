@@ -113,12 +113,25 @@ static bool is_doubtful(void *ctx, const struct perf__entry_view *entry)
            bit_of((size_t)(h - cache->coherence.hearing));
 }
 
+/* Reads the marks of a tier, or only those that are younger than what was read before. */
+static int read_marks(struct perf__hearing *h, bool all)
+{
+    perf_cache *cache = h->cache;
+    int64_t now = perf__realtime_ms(&cache->host.clock), last = atomic_load(&h->read_ms);
+    int64_t since = last < now ? last : now; /* the clock may have been put back */
+    since = all || !last || since < PERF__MARKS_OVERLAP_MS ? 0 : since - PERF__MARKS_OVERLAP_MS;
+    int rc = perf__tier_marks(h->tier, since, perf__coherence_take_mark, cache);
+    if (!rc)
+        atomic_store(&h->read_ms, now);
+    return rc;
+}
+
 /* It is heard again: first the marks that were missed, then everything else that may be old. */
 static bool close_gap(struct perf__hearing *h)
 {
     perf_cache *cache = h->cache;
     atomic_store(&h->gap, false);
-    if (perf__tier_marks(h->tier, perf__coherence_take_mark, cache)) {
+    if (read_marks(h, true)) {
         atomic_store(&h->gap, true); /* it is gone again: memory goes on until it is back */
         return false;
     }
@@ -144,32 +157,46 @@ bool perf__coherence_tick(perf_cache *cache)
 
 void perf__coherence_ask(perf_cache *cache)
 {
+    struct perf__coherence *c = &cache->coherence;
+    int64_t now = perf__cache_now(cache), last = atomic_load(&c->asked_ms);
+    /* Half the bound: asked at most that long ago, and the answer takes a while too. */
+    if (c->ask_ms < 0 || (last && now - last < c->ask_ms / 2) ||
+        !atomic_compare_exchange_strong(&c->asked_ms, &last, now ? now : 1))
+        return; /* too early, or another thread does it */
     for (size_t i = 0; i < cache->tier_count; i++)
-        if (cache->coherence.hearing[i].asked)
-            (void)!perf__tier_marks(cache->tiers[i], perf__coherence_take_mark, cache);
+        if (c->hearing[i].asked)
+            (void)!read_marks(&c->hearing[i], false);
+}
+
+void perf__coherence_expect(perf_cache *cache, int64_t ms)
+{
+    struct perf__coherence *c = &cache->coherence;
+    if (ms > TICK_MS)
+        return; /* it looks by itself */
+    pthread_mutex_lock(&c->mutex);
+    c->news = true;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
 }
 
 static void *run(void *ctx)
 {
     perf_cache *cache = ctx;
     struct perf__coherence *c = &cache->coherence;
-    /* Half the bound: asked at most that long ago, and the answer takes a while too. */
-    int64_t ask_every_ms = c->ask_ms > 0 ? c->ask_ms / 2 : INT64_MAX / 2000000, ask_at_ns = 0;
+    int64_t most_ms = c->ask_ms > 0 && c->ask_ms / 2 < TICK_MS ? c->ask_ms / 2 : TICK_MS;
     pthread_mutex_lock(&c->mutex);
     while (!c->stops) {
+        c->news = false;
         pthread_mutex_unlock(&c->mutex);
         bool closed = perf__coherence_tick(cache);
-        if (perf__deadline_after(1) >= ask_at_ns) {
-            perf__coherence_ask(cache);
-            ask_at_ns = perf__deadline_after(ask_every_ms);
-        }
+        perf__coherence_ask(cache);
+        int64_t wait_ms = perf__flights_renew(cache, most_ms);
         pthread_mutex_lock(&c->mutex);
         bool gap = false;
         for (size_t i = 0; i < cache->tier_count; i++)
             gap |= atomic_load(&c->hearing[i].gap) && !atomic_load(&c->hearing[i].deaf);
-        if (!c->stops && !(gap && closed)) /* one that came meanwhile is closed at once */
-            perf__cond_wait(&c->wake, &c->mutex,
-                            perf__deadline_after(ask_every_ms < TICK_MS ? ask_every_ms : TICK_MS));
+        if (!c->stops && !c->news && !(gap && closed)) /* what came meanwhile is done at once */
+            perf__cond_wait(&c->wake, &c->mutex, perf__deadline_after(wait_ms));
     }
     pthread_mutex_unlock(&c->mutex);
     return NULL;
@@ -188,13 +215,15 @@ static int listen_to(perf_cache *cache, size_t i, int64_t ask_ms)
     if (!(capabilities & PERF_STORE_SHARED))
         return PERF_OK;
     int rc = perf__tier_listen(h->tier, &h->listener);
-    h->listens = rc == PERF_OK;
-    h->asked = rc == PERF_EUNSUPPORTED && (ask_ms > 0 || (!ask_ms && h->remote));
-    if (h->listens)
+    h->listens = rc == PERF_OK || rc == PERF_MISS;
+    h->leases = capabilities & PERF_STORE_LEASES;
+    h->asked =
+        (rc == PERF_EUNSUPPORTED || rc == PERF_MISS) && (ask_ms > 0 || (!ask_ms && h->remote));
+    if (rc == PERF_OK)
         cache->coherence.listening |= bit_of(i);
     if (h->asked)
         cache->coherence.asked |= bit_of(i);
-    return rc == PERF_EUNSUPPORTED ? PERF_OK : rc;
+    return rc == PERF_EUNSUPPORTED || rc == PERF_MISS ? PERF_OK : rc;
 }
 
 int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
@@ -217,12 +246,13 @@ int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
         rc = listen_to(cache, i, ask_ms);
         if (c->hearing[i].remote)
             cache->marks.ahead_ms = SKEW_MS;
-        needed |= c->hearing[i].remote || c->hearing[i].listens || c->hearing[i].asked;
+        needed |= c->hearing[i].remote || c->hearing[i].listens || c->hearing[i].asked ||
+                  c->hearing[i].leases;
     }
     for (size_t i = 0; i < cache->tier_count && !rc; i++) {
         if (!atomic_load(&c->hearing[i].deaf))
             atomic_store(&c->hearing[i].gap, false); /* heard before anything was read */
-        rc = perf__tier_marks(cache->tiers[i], perf__coherence_take_mark, cache);
+        rc = read_marks(&c->hearing[i], true);
         if (rc &&
             c->hearing[i].remote) { /* it may be back soon: nothing of it is believed till then */
             atomic_store(&c->hearing[i].gap, true);

@@ -6,7 +6,8 @@
  * dropped from memory, what it marks is dead, and when it could not tell for a
  * while, memory forgets everything that may have changed meanwhile. A tier that cannot is
  * asked for its marks every now and then, and memory keeps what came from it for
- * so long only. libperf-coherence(7) says what that is worth to a reader.
+ * so long only; so is one that tells but cannot be sure that it arrives (a Redis Cluster).
+ * libperf-coherence(7) says what that is worth to a reader.
  *
  * One thread a cache, only when there is a shared tier to care for. The listeners' functions run
  * on the stores' threads.
@@ -30,20 +31,23 @@ struct perf__hearing {
     perf_store_listener listener;
     bool remote;  /* other machines write to it */
     bool listens; /* it tells by itself */
-    bool asked;   /* it does not, so it is asked */
+    bool leases;  /* it keeps leases, which loads renew */
+    bool asked;   /* it does not, or not for sure, so it is asked */
     _Atomic bool deaf, gap;
+    _Atomic int64_t read_ms; /* wall time when all marks were last asked for; 0: not yet */
     _Atomic uint64_t heard, gaps;
 };
 
 struct perf__coherence {
+    _Atomic int64_t asked_ms;  /* when marks were asked for, on the cache's clock */
     int64_t ask_ms;            /* how long memory may be behind a tier that does not tell */
-    uint64_t listening, asked; /* tiers of the one and of the other kind, as bits of a
+    uint64_t listening, asked; /* tiers that tell for sure and those that are asked, as bits of a
                                   namespace's tiers */
     struct perf__hearing hearing[PERF__TIERS_MAX];
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    bool ready, running, stops; /* the latter two under the mutex */
+    bool ready, running, stops, news; /* the latter three under the mutex */
 };
 
 /* Begins to listen to the tiers of a cache; starts the thread if one of them needs it. ask_ms as
@@ -63,6 +67,9 @@ void perf__coherence_cap(const perf_cache *cache, uint64_t tiers, size_t from, i
  * asking for marks. perf_cache_maintain does it, too. */
 bool perf__coherence_tick(perf_cache *cache);
 void perf__coherence_ask(perf_cache *cache);
+
+/* Leases are to be renewed in so many milliseconds: the thread does not sleep longer. */
+void perf__coherence_expect(perf_cache *cache, int64_t ms);
 
 /* Takes in a mark that a tier knows: a perf_store_mark_fn with the cache as ctx. */
 int perf__coherence_take_mark(void *cache, int64_t kind, perf_bytes name, int64_t stamp_ms);

@@ -439,7 +439,7 @@ static bool pause_for(struct perf__flight *f, int64_t ms)
  * One process loads, the others wait until it has, or died, or our own time is over. True: the
  * flight has landed with what another brought, or is a refresh that another does.
  */
-static bool left_to_others(struct perf__flight *f)
+bool perf__flight_left_to_others(struct perf__flight *f)
 {
     enum { FIRST_MS = 2, LAST_MS = 50 };
     const struct perf__op *op = &f->op;
@@ -461,11 +461,138 @@ static bool left_to_others(struct perf__flight *f)
     return landed_from_others(f);
 }
 
+/* The same look for many of a batch: takes those out that have landed. */
+static size_t without_landed(struct perf__flight **flights, size_t n)
+{
+    enum { GROUP = PERF__TIER_GROUP };
+    size_t tier = 0, left = 0;
+    const struct perf__op *first = &flights[0]->op;
+    perf_cache *cache = first->cache;
+    while (tier < cache->tier_count && !perf__lease_wanted(first, tier))
+        tier++;
+    if (tier == cache->tier_count)
+        return n;
+    for (size_t from = 0; from < n; from += GROUP) {
+        struct perf__op ops[GROUP];
+        struct perf__found found[GROUP];
+        int statuses[GROUP];
+        size_t count = n - from < GROUP ? n - from : GROUP;
+        int64_t now = perf__cache_now(cache);
+        for (size_t i = 0; i < count; i++)
+            ops[i] = flights[from + i]->op;
+        perf__tier_find_many(ops, count, now, tier, found, statuses);
+        for (size_t i = 0; i < count; i++) {
+            struct perf__flight *f = flights[from + i];
+            if (statuses[i] == PERF_OK && found[i].hit.kind == PERF__ENTRY_VALUE &&
+                now < found[i].hit.fresh_until)
+                land_found(f, &found[i]);
+            else
+                flights[left++] = f;
+            perf__found_free(&found[i]);
+        }
+    }
+    return left;
+}
+
+size_t perf__flights_take_leases(struct perf__flight **flights, size_t n, size_t *waiting)
+{
+    enum { GROUP = PERF__LEASES_GROUP };
+    struct perf__flight *others[GROUP];
+    size_t ours = 0, behind = 0; /* of all so far; those to wait for lie behind those to load */
+    *waiting = 0;
+    for (size_t from = 0; from < n; from += GROUP) {
+        const struct perf__op *ops[GROUP];
+        struct perf__leases *leases[GROUP];
+        bool busy[GROUP];
+        struct perf__flight *mine[GROUP];
+        size_t count = n - from < GROUP ? n - from : GROUP, got = 0, wait = 0;
+        for (size_t i = 0; i < count; i++) {
+            ops[i] = &flights[from + i]->op;
+            leases[i] = &flights[from + i]->leases;
+        }
+        perf__leases_take_many(ops, leases, count, busy);
+        for (size_t i = 0; i < count; i++)
+            *(busy[i] ? &others[wait++] : &mine[got++]) = flights[from + i];
+        if (got)
+            got = without_landed(mine, got);
+        memmove(flights + ours + got, flights + ours, behind * sizeof *flights);
+        memcpy(flights + ours, mine, got * sizeof *flights);
+        ours += got;
+        memcpy(flights + ours + behind, others, wait * sizeof *flights);
+        behind += wait;
+    }
+    *waiting = behind;
+    return ours;
+}
+
+/* ------------------------------------------------------------- renewing leases */
+
+/* A loader that hangs must not keep the others waiting for ever. */
+enum { RENEWED_TIMES = 10 };
+
+void perf__flight_hold(struct perf__flight *f)
+{
+    perf_cache *cache = f->op.cache;
+    if (!cache->tier_count || !perf__leases_any(&f->leases))
+        return;
+    int64_t ms = perf__lease_ms(&f->op), now = perf__cache_now(cache);
+    pthread_mutex_lock(&cache->flights.mutex);
+    f->renew_at = now + (ms + 1) / 2;
+    f->renew_until = now + RENEWED_TIMES * ms;
+    pthread_mutex_unlock(&cache->flights.mutex);
+    perf__coherence_expect(cache, (ms + 1) / 2);
+}
+
+void perf__flight_let_go(struct perf__flight *f)
+{
+    pthread_mutex_lock(&f->op.cache->flights.mutex);
+    f->renew_at = 0;
+    pthread_mutex_unlock(&f->op.cache->flights.mutex);
+}
+
+/* A flight whose leases are due, held, and what they are; NULL: none. *next: when there will be. */
+static struct perf__flight *next_due(struct perf__flights *flights, int64_t now, int64_t *next,
+                                     struct perf__leases *leases)
+{
+    struct perf__flight *due = NULL;
+    *next = INT64_MAX;
+    pthread_mutex_lock(&flights->mutex);
+    for (struct perf__flight *f = flights->table; f && !due; f = f->hh.next) {
+        if (!f->renew_at || f->renew_at > f->renew_until)
+            continue;
+        if (f->renew_at <= now)
+            due = f;
+        else if (f->renew_at < *next)
+            *next = f->renew_at;
+    }
+    if (due) {
+        due->refs++;
+        due->renew_at = now + (perf__lease_ms(&due->op) + 1) / 2;
+        *leases = due->leases;
+    }
+    pthread_mutex_unlock(&flights->mutex);
+    return due;
+}
+
+int64_t perf__flights_renew(perf_cache *cache, int64_t most)
+{
+    struct perf__flight *f;
+    struct perf__leases leases;
+    int64_t next, now = perf__cache_now(cache);
+    while ((f = next_due(&cache->flights, now, &next, &leases))) {
+        perf__leases_renew(&f->op, &leases);
+        perf__flight_unref(f);
+    }
+    int64_t left = next == INT64_MAX ? most : next - perf__cache_now(cache);
+    return left < 1 ? 1 : left < most ? left : most;
+}
+
 static void load(struct perf__flight *f);
 
 void perf__flight_run(struct perf__flight *f)
 {
-    if (!perf__flight_landed_meanwhile(f) && !landed_from_tiers(f) && !left_to_others(f))
+    if (!perf__flight_landed_meanwhile(f) && !landed_from_tiers(f) &&
+        !perf__flight_left_to_others(f))
         load(f);
     perf__leases_end(&f->op, &f->leases);
 }
@@ -479,7 +606,9 @@ static void load(struct perf__flight *f)
     else
         perf__count(&f->op, PERF__REFRESHES, 1);
     int64_t begun = perf__now_ns(&cache->host.clock);
+    perf__flight_hold(f);
     int rc = f->loader.load(&f->load, f->loader.ctx);
+    perf__flight_let_go(f);
     int64_t load_ns = perf__now_ns(&cache->host.clock) - begun;
     perf__flight_leave(f);
     perf__flight_finish(f, rc, load_ns);

@@ -31,7 +31,8 @@ struct perf__flight {
     uint32_t refs, waiters; /* the leader is a waiter from birth */
     bool listed, done, refresh;
     struct perf__flight
-        *blocked_on; /* what the thread that runs this one waits for; see flight.c */
+        *blocked_on;               /* what the thread that runs this one waits for; see flight.c */
+    int64_t renew_at, renew_until; /* of the leases, on the cache's clock; 0: not now */
     /* Written before the flight is shared, or by the thread that runs it before done */
     perf_loader loader; /* ctx is ours when own_ctx */
     bool own_ctx;
@@ -78,6 +79,14 @@ void perf__flight_enter(struct perf__flight *f);
 void perf__flight_leave(struct perf__flight *f);
 void perf__flight_finish(struct perf__flight *f, int rc, int64_t load_ns);
 void perf__flight_land(struct perf__flight *f, int status);
+
+/* The same for leases: take those of many, and put those to wait for behind those to load (returns
+ * how many that are; the others of the n have landed); wait for another process until it has
+ * brought the value (true) or we have the lease or no time; renew while a loader runs. */
+size_t perf__flights_take_leases(struct perf__flight **flights, size_t n, size_t *waiting);
+bool perf__flight_left_to_others(struct perf__flight *f);
+void perf__flight_hold(struct perf__flight *f);
+void perf__flight_let_go(struct perf__flight *f);
 
 /* Waits until a flight lands or the deadline passes (0: none); ends one wait of a joiner, or the
  * leader's. PERF_OK, PERF_ETIMEDOUT, PERF_EDEADLK. */

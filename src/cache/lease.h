@@ -26,6 +26,20 @@ int perf__lease_take(const struct perf__op *op, size_t i, struct perf__leases *l
 /* Takes those of all tiers; what the first tier that keeps leases said. PERF_OK without any. */
 int perf__leases_take(const struct perf__op *op, struct perf__leases *leases);
 
+enum { PERF__LEASES_GROUP = 64 };
+
+/* The same for many keys of one namespace, a batch a tier. busy[k]: another has the first tier's
+ * lease of ops[k]. A tier that fails makes nobody wait. */
+void perf__leases_take_many(const struct perf__op *const *ops, struct perf__leases *const *leases,
+                            size_t count, bool *busy);
+
+/* How long a lease is taken for, in milliseconds. */
+int64_t perf__lease_ms(const struct perf__op *op);
+/* Has them all last that long from now on, those that are still held. */
+void perf__leases_renew(const struct perf__op *op, const struct perf__leases *leases);
+/* Is one of them ours? */
+bool perf__leases_any(const struct perf__leases *leases);
+
 /* Gives back those that no write has used. */
 void perf__leases_end(const struct perf__op *op, struct perf__leases *leases);
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * load_many.c - get_or_load for a batch: one call of the loader for all keys
- * that are missing and that nobody else is loading. Any thread.
+ * that are missing and that nobody else is loading, here or in another process. Any thread.
  */
 #include <string.h>
 
 #include "flight.h"
+#include "lease.h"
 
 /* One missing item of a batch and the flight that brings it. */
 struct seat {
@@ -24,42 +25,64 @@ static void give_item(struct seat *seat, int64_t now)
         item->len = item->value->len;
 }
 
-/* Runs load_many once for the flights that are ours, in this thread. */
+/* Calls the loader for n flights, of which loads has room for as many handles. */
+static void call_loader(struct perf__flight **flights, size_t n, perf_load **loads,
+                        const perf_loader *loader)
+{
+    if (!n)
+        return;
+    perf_cache *cache = flights[0]->op.cache;
+    for (size_t i = 0; i < n; i++) {
+        loads[i] = &flights[i]->load;
+        perf__count(&flights[i]->op, PERF__MISSES, 1);
+        perf__flight_enter(flights[i]);
+        perf__flight_hold(flights[i]);
+    }
+    int64_t begun = perf__now_ns(&cache->host.clock);
+    int rc = loader->load_many(loads, n, loader->ctx);
+    int64_t load_ns = perf__now_ns(&cache->host.clock) - begun;
+    for (size_t i = n; i-- > 0;)
+        perf__flight_leave(flights[i]);
+    for (size_t i = 0; i < n; i++) { /* the leases of those behind last until it is their turn */
+        struct perf__flight *f = flights[i];
+        bool made = f->load.has_data || f->load.keep_stale;
+        perf__flight_let_go(f);
+        perf__flight_finish(f, rc == PERF_OK && !made ? PERF_MISS : rc,
+                            i ? 0 : load_ns); /* the batch's time counts once */
+    }
+}
+
+/* Runs load_many for the flights that are ours, in this thread: once, and once more if another
+ * process was loading some of the keys and did not bring them. */
 static int run_many(struct seat *seats, size_t count, const perf_loader *loader)
 {
     perf_cache *cache = seats[0].op.cache;
-    perf_load **loads = perf__calloc(&cache->host.allocator, count, sizeof *loads);
-    size_t n = 0;
+    perf_load **loads = perf__calloc(&cache->host.allocator, count, 3 * sizeof *loads);
+    struct perf__flight **flights = (struct perf__flight **)(loads + count), **all;
+    size_t n = 0, waiting = 0, again = 0;
     for (size_t i = 0; i < count; i++) {
         struct perf__flight *f = seats[i].flight;
         if (!seats[i].leader)
             continue;
-        if (!loads) {
+        if (!loads)
             perf__flight_land(f, PERF_ENOMEM);
-            continue;
-        }
-        if (perf__flight_landed_meanwhile(f))
-            continue;
-        perf__count(&f->op, PERF__MISSES, 1);
-        loads[n++] = &f->load;
+        else if (!perf__flight_landed_meanwhile(f))
+            flights[n++] = f;
     }
     if (!loads)
         return perf__fail_nomem("a batch of loads");
-    if (n) {
-        for (size_t i = 0; i < n; i++)
-            perf__flight_enter(loads[i]->flight);
-        int64_t begun = perf__now_ns(&cache->host.clock);
-        int rc = loader->load_many(loads, n, loader->ctx);
-        int64_t load_ns = perf__now_ns(&cache->host.clock) - begun;
-        for (size_t i = n; i-- > 0;)
-            perf__flight_leave(loads[i]->flight);
-        for (size_t i = 0; i < n; i++) {
-            struct perf__flight *f = loads[i]->flight;
-            bool made = f->load.has_data || f->load.keep_stale;
-            perf__flight_finish(f, rc == PERF_OK && !made ? PERF_MISS : rc,
-                                i ? 0 : load_ns); /* the batch's time counts once */
-        }
-    }
+    all = flights + count;
+    memcpy(all, flights, n * sizeof *all);
+    size_t leased = n;
+    if (n && cache->tier_count)
+        n = perf__flights_take_leases(flights, n, &waiting);
+    call_loader(flights, n, loads, loader); /* first ours: who waits for us may be waited for */
+    for (size_t i = 0; i < waiting; i++)
+        if (!perf__flight_left_to_others(flights[n + i]))
+            flights[again++] = flights[n + i];
+    call_loader(flights, again, loads, loader);
+    for (size_t i = 0; i < leased; i++)
+        perf__leases_end(&all[i]->op, &all[i]->leases);
     perf__free(&cache->host.allocator, loads);
     return PERF_OK;
 }

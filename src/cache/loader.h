@@ -30,4 +30,8 @@ int perf__flights_init(struct perf__flights *flights, const struct perf__host *h
 void perf__flights_close(struct perf__flights *flights); /* asks running loads to stop */
 void perf__flights_destroy(struct perf__flights *flights);
 
+/* Renews the leases of loads that are about to outlive them. Returns in how many milliseconds the
+ * next one is due, most at most. */
+int64_t perf__flights_renew(perf_cache *cache, int64_t most);
+
 #endif

@@ -240,7 +240,7 @@ static bool goes_on_below(const struct perf__op *op, size_t i)
 }
 
 /* Asks one tier for those of a group that are still missing. */
-enum { GROUP = 64 };
+enum { GROUP = PERF__TIER_GROUP };
 
 static void ask_tier(const struct perf__op *ops, size_t count, int64_t now, size_t tier,
                      struct perf__watch *watches, struct perf__found *found, int *statuses)
@@ -271,6 +271,21 @@ static void ask_tier(const struct perf__op *ops, size_t count, int64_t now, size
             promote(&ops[i], now, tier, &watches[i], &found[i]);
         }
     }
+}
+
+void perf__tier_find_many(const struct perf__op *ops, size_t count, int64_t now, size_t tier,
+                          struct perf__found *found, int *statuses)
+{
+    perf_cache *cache = ops[0].cache;
+    struct perf__watch watches[GROUP];
+    for (size_t i = 0; i < count; i++) {
+        found[i] = (struct perf__found){.reply.allocator = &cache->host.allocator};
+        statuses[i] = PERF_MISS;
+        perf__memory_watch(cache->memory, &ops[i].key, &watches[i]);
+    }
+    ask_tier(ops, count, now, tier, watches, found, statuses);
+    for (size_t i = 0; i < count; i++)
+        perf__memory_unwatch(cache->memory, &watches[i]);
 }
 
 void perf__tiers_find_many(const struct perf__op *ops, size_t count, int64_t now,

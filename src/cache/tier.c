@@ -311,6 +311,16 @@ static void summarise_repairs(struct perf__tier *t)
 
 /* ------------------------------------------------------------------- commits */
 
+/* Those who ask for young marks only must not miss one that comes late. To kill a little more is
+ * allowed: a cache may forget anything. */
+static void refresh_mark(struct perf__tier *t, perf_store_op *op)
+{
+    int64_t now = perf__realtime_ms(&t->host->clock);
+    if (op->kind == PERF_STORE_MARK && op->mark_stamp_ms > 0 &&
+        op->mark_stamp_ms < now - PERF__MARKS_LATE_MS)
+        op->mark_stamp_ms = now;
+}
+
 static void take_list(struct perf__tier *t, const struct perf__tier_list *list, size_t *bytes)
 {
     for (struct perf__change *c = list->first; c && t->batch_size < BATCH_CHANGES;
@@ -320,6 +330,7 @@ static void take_list(struct perf__tier *t, const struct perf__tier_list *list, 
             return;
         *bytes += view->bytes;
         view->in_flight = true;
+        refresh_mark(t, &view->op);
         t->ops[t->batch_size] = view->op;
         t->batch[t->batch_size++] = c;
     }
@@ -753,9 +764,13 @@ out:
     return rc;
 }
 
-int perf__tier_marks(struct perf__tier *t, perf_store_mark_fn each, void *ctx)
+int perf__tier_marks(struct perf__tier *t, int64_t since_ms, perf_store_mark_fn each, void *ctx)
 {
-    int rc = perf__store_marks(t->store, each, ctx);
+    struct asked asked;
+    int rc = ask(t, &asked);
+    if (rc)
+        return rc;
+    rc = answered(t, &asked, perf__store_marks(t->store, since_ms, each, ctx));
     if (rc)
         perf__counters_add(&t->counters, COUNT_ERRORS, 1);
     return rc;
@@ -792,6 +807,33 @@ int perf__tier_lease(struct perf__tier *t, const perf_store_key *key, int64_t tt
     (void)!answered(t, &asked, rc == PERF_EBUSY ? PERF_OK : rc);
     if (rc == PERF_OK)
         perf__counters_add(&t->counters, COUNT_LEASES, 1);
+    return rc;
+}
+
+int perf__tier_lease_many(struct perf__tier *t, const perf_store_key *keys, size_t count,
+                          int64_t ttl_ms, uint64_t *tokens)
+{
+    struct asked asked;
+    int rc = ask(t, &asked);
+    if (rc)
+        return rc;
+    rc = answered(t, &asked, perf__store_lease_many(t->store, keys, count, ttl_ms, tokens));
+    uint64_t given = 0;
+    for (size_t i = 0; i < count && !rc; i++)
+        given += tokens[i] != 0;
+    perf__counters_add(&t->counters, COUNT_LEASES, given);
+    return rc;
+}
+
+int perf__tier_renew(struct perf__tier *t, const perf_store_key *key, int64_t ttl_ms,
+                     uint64_t token)
+{
+    struct asked asked;
+    int rc = ask(t, &asked);
+    if (rc)
+        return rc;
+    rc = perf__store_renew(t->store, key, ttl_ms, token);
+    (void)!answered(t, &asked, rc == PERF_EBUSY ? PERF_OK : rc);
     return rc;
 }
 

@@ -45,7 +45,13 @@ int perf__tier_get(struct perf__tier *tier, const perf_store_key *key, perf_stor
 int perf__tier_get_many(struct perf__tier *tier, const perf_store_key *keys, size_t count,
                         perf_store_reply *const *replies);
 
-int perf__tier_marks(struct perf__tier *tier, perf_store_mark_fn each, void *ctx);
+/* Marks that a tier gets later than this after they were made are as of then, and who asks for
+ * young marks only goes back so far before what it has read: more than that, and clocks and the
+ * time of a call. */
+enum { PERF__MARKS_LATE_MS = 10000, PERF__MARKS_OVERLAP_MS = 60000 };
+
+/* Those with a stamp of since_ms or later. */
+int perf__tier_marks(struct perf__tier *tier, int64_t since_ms, perf_store_mark_fn each, void *ctx);
 int perf__tier_flush(struct perf__tier *tier);
 size_t perf__tier_sweep(struct perf__tier *tier, int64_t now_ms, size_t budget);
 
@@ -59,6 +65,12 @@ uint64_t perf__tier_capabilities(const struct perf__tier *tier);
 int perf__tier_listen(struct perf__tier *tier, const perf_store_listener *listener);
 int perf__tier_lease(struct perf__tier *tier, const perf_store_key *key, int64_t ttl_ms,
                      uint64_t *token);
+/* *token is 0 before. For many: tokens[i] becomes 0 where somebody else has the lease. */
+int perf__tier_lease_many(struct perf__tier *tier, const perf_store_key *keys, size_t count,
+                          int64_t ttl_ms, uint64_t *tokens);
+/* PERF_EBUSY: it is held no more. */
+int perf__tier_renew(struct perf__tier *tier, const perf_store_key *key, int64_t ttl_ms,
+                     uint64_t token);
 void perf__tier_unlease(struct perf__tier *tier, const perf_store_key *key, uint64_t token);
 
 /* The cache found a record it could not believe: counts it. */

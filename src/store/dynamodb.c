@@ -81,4 +81,5 @@ const perf_store_vtable perf__store_dynamodb = {
     .usage = dynamodb_usage,
     .lease = perf__dynamodb_lease,
     .unlease = perf__dynamodb_unlease,
+    .lease_many = perf__dynamodb_lease_many,
 };

@@ -29,6 +29,7 @@ enum {
     DYNAMODB_VERSION = 16, /* hexadecimal digits */
     DYNAMODB_RECORD_DAYS = 365,
     DYNAMODB_MARK_DAYS = 400,
+    DYNAMODB_NEWS_DAYS = 1, /* of the copy of a mark that is found by its time */
 };
 
 struct dynamodb_store {
@@ -58,6 +59,9 @@ void perf__dynamodb_key(const struct dynamodb_store *s, const perf_store_key *ke
 /* "<prefix>!marks", and the sort key of a mark below it; sort has DYNAMODB_SORT_MAX + 1 bytes. */
 void perf__dynamodb_marks_key(const struct dynamodb_store *s, struct dynamodb_key *out);
 void perf__dynamodb_mark_sort(int64_t kind, perf_bytes name, char *sort);
+/* The sort key of its copy, by time and behind all others; without kind (0) where a time's begin.
+ */
+void perf__dynamodb_news_sort(int64_t stamp_ms, int64_t kind, perf_bytes name, char *sort);
 
 /* ----------------------------------------------------- dynamodb_item.c: items */
 
@@ -167,9 +171,11 @@ void perf__dynamodb_begin(struct perf__text *t, const struct dynamodb_store *s);
 int perf__dynamodb_get(void *store, const perf_store_key *key, perf_store_reply *reply);
 int perf__dynamodb_get_many(void *store, const perf_store_key *keys, size_t count,
                             perf_store_reply *const *replies);
-int perf__dynamodb_marks(void *store, perf_store_mark_fn each, void *ctx);
+int perf__dynamodb_marks(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx);
 int perf__dynamodb_apply(void *store, const perf_store_op *ops, size_t count);
 int perf__dynamodb_lease(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token);
+int perf__dynamodb_lease_many(void *store, const perf_store_key *keys, size_t count, int64_t ttl_ms,
+                              uint64_t *tokens);
 int perf__dynamodb_unlease(void *store, const perf_store_key *key, uint64_t token);
 /* The condition of a leased write, with the comma before it. */
 void perf__dynamodb_put_held(struct perf__text *t, uint64_t token, int64_t now_ms);

@@ -89,6 +89,15 @@ void perf__dynamodb_mark_sort(int64_t kind, perf_bytes name, char *sort)
     put_part(name, sort + n, DYNAMODB_SORT_MAX - n);
 }
 
+void perf__dynamodb_news_sort(int64_t stamp_ms, int64_t kind, perf_bytes name, char *sort)
+{
+    size_t n = (size_t)sprintf(sort, "~%019" PRId64 "|", stamp_ms > 0 ? stamp_ms : 0);
+    if (!kind)
+        return;
+    n += (size_t)sprintf(sort + n, "%" PRId64 "|", kind);
+    put_part(name, sort + n, DYNAMODB_SORT_MAX - n);
+}
+
 /* ------------------------------------------------------------------ reading */
 
 static bool is(struct perf__json name, const char *text)

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "../base/alloc.h"
 #include "../base/clock.h"
 #include "../base/hash.h"
 #include "../base/status.h"
@@ -54,36 +55,79 @@ static void put_key_of(struct perf__text *t, const struct dynamodb_store *s,
     perf__dynamodb_put_key(t, pk.text, "0");
 }
 
+static int check_ttl(int64_t ttl_ms)
+{
+    return ttl_ms > 0 && ttl_ms <= INT64_C(86400000)
+               ? PERF_OK
+               : perf__fail(PERF_EINVAL, "a lease's ttl_ms is %lld; give 1 to 86400000",
+                            (long long)ttl_ms);
+}
+
+/* The request that takes a lease, under a token that is made here, or renews that of *token. */
+static void put_lease(struct perf__text *t, struct dynamodb_store *s, const perf_store_key *key,
+                      int64_t ttl_ms, uint64_t *token)
+{
+    int64_t now_ms = perf__realtime_ms(&s->clock);
+    bool renews = *token != 0;
+    if (!renews)
+        *token = new_token(s, now_ms);
+    put_key_of(t, s, key);
+    perf__text_puts(t,
+                    ",\"UpdateExpression\":\"SET #l = :l, #u = :u, #x = if_not_exists(#x, :x)\",");
+    perf__text_puts(t, renews ? "\"ConditionExpression\":\"#l = :l AND #u > :n\","
+                              : "\"ConditionExpression\":\"attribute_not_exists(#l) OR #u <= :n OR "
+                                "#l = :l\",");
+    perf__text_puts(t, "\"ExpressionAttributeNames\":{\"#l\":\"lease\",\"#u\":\"lease_until\","
+                       "\"#x\":\"expires\"},");
+    perf__text_putf(t,
+                    "\"ExpressionAttributeValues\":{\":l\":{\"N\":\"%" PRIu64
+                    "\"},\":u\":{\"N\":\"%" PRId64 "\"},\":n\":{\"N\":\"%" PRId64
+                    "\"},\":x\":{\"N\":\"%" PRId64 "\"}}}",
+                    *token, now_ms + ttl_ms, now_ms, (now_ms + ttl_ms) / 1000 + KEPT_S);
+}
+
 int perf__dynamodb_lease(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token)
 {
     struct dynamodb_store *s = store;
     struct perf__text t = {.allocator = &s->allocator};
     struct perf__json all;
     perf_aws_reply *reply = NULL;
-    int64_t now_ms = perf__realtime_ms(&s->clock);
-    if (ttl_ms <= 0 || ttl_ms > INT64_C(86400000))
-        return perf__fail(PERF_EINVAL, "a lease's ttl_ms is %lld; give 1 to 86400000",
-                          (long long)ttl_ms);
-    uint64_t own = new_token(s, now_ms);
-    put_key_of(&t, s, key);
-    perf__text_puts(&t,
-                    ",\"UpdateExpression\":\"SET #l = :l, #u = :u, #x = if_not_exists(#x, :x)\","
-                    "\"ConditionExpression\":\"attribute_not_exists(#l) OR #u <= :n OR #l = :l\","
-                    "\"ExpressionAttributeNames\":{\"#l\":\"lease\",\"#u\":\"lease_until\","
-                    "\"#x\":\"expires\"},");
-    perf__text_putf(&t,
-                    "\"ExpressionAttributeValues\":{\":l\":{\"N\":\"%" PRIu64
-                    "\"},\":u\":{\"N\":\"%" PRId64 "\"},\":n\":{\"N\":\"%" PRId64
-                    "\"},\":x\":{\"N\":\"%" PRId64 "\"}}}",
-                    own, now_ms + ttl_ms, now_ms, (now_ms + ttl_ms) / 1000 + KEPT_S);
-    int rc = perf__dynamodb_call(s, "UpdateItem", &t, DYNAMODB_WRITES,
-                                 perf__deadline_after(s->timeout_ms), &reply, &all);
+    uint64_t own = *token;
+    int rc = check_ttl(ttl_ms);
+    if (rc)
+        return rc;
+    put_lease(&t, s, key, ttl_ms, &own);
+    rc = perf__dynamodb_call(s, "UpdateItem", &t, DYNAMODB_WRITES,
+                             perf__deadline_after(s->timeout_ms), &reply, &all);
     perf_aws_reply_release(reply);
     if (rc == PERF_ECONFLICT)
         return perf__fail(PERF_EBUSY, "dynamodb tier %.255s: somebody else has the lease",
                           s->table);
     if (!rc)
         *token = own;
+    return rc;
+}
+
+int perf__dynamodb_lease_many(void *store, const perf_store_key *keys, size_t count, int64_t ttl_ms,
+                              uint64_t *tokens)
+{
+    struct dynamodb_store *s = store;
+    int rc = check_ttl(ttl_ms);
+    if (rc)
+        return rc;
+    struct dynamodb_request *requests = perf__calloc(&s->allocator, count, sizeof *requests);
+    if (!requests)
+        return perf__fail_nomem("leases in DynamoDB");
+    for (size_t i = 0; i < count; i++) {
+        requests[i].body.allocator = &s->allocator;
+        put_lease(&requests[i].body, s, &keys[i], ttl_ms, &tokens[i]);
+    }
+    rc = perf__dynamodb_call_all(s, "UpdateItem", requests, count, DYNAMODB_WRITES,
+                                 perf__deadline_after(s->timeout_ms));
+    for (size_t i = 0; i < count; i++)
+        if (requests[i].rc)
+            tokens[i] = 0; /* somebody else's, or who knows */
+    perf__dynamodb_requests_free(&s->allocator, requests, count);
     return rc;
 }
 

@@ -393,7 +393,7 @@ static int take_marks(const struct read *r, const perf_aws_reply *page, perf_sto
     return rc;
 }
 
-int perf__dynamodb_marks(void *store, perf_store_mark_fn each, void *ctx)
+int perf__dynamodb_marks(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx)
 {
     struct dynamodb_store *s = store;
     struct read r = begin(s);
@@ -402,11 +402,18 @@ int perf__dynamodb_marks(void *store, perf_store_mark_fn each, void *ctx)
     perf_aws_reply *page;
     struct perf__text t = {.allocator = &s->allocator};
     perf__dynamodb_marks_key(s, &pk);
+    /* Copies by time lie behind all marks, for as long as DYNAMODB_NEWS_DAYS. */
+    bool news = since_ms > 0 && since_ms > r.now_ms - (int64_t)DYNAMODB_NEWS_DAYS * 86400000 / 2;
+    char sort[DYNAMODB_SORT_MAX + 1];
+    perf__dynamodb_news_sort(news ? since_ms : 0, 0, (perf_bytes){"", 0}, sort);
     perf__dynamodb_begin(&t, s);
-    perf__text_puts(&t, ",\"ConsistentRead\":true,\"KeyConditionExpression\":\"#p = :p\","
-                        "\"ExpressionAttributeNames\":{\"#p\":\"pk\"},"
+    perf__text_puts(&t, ",\"ConsistentRead\":true,\"KeyConditionExpression\":\"#p = :p AND #s ");
+    perf__text_puts(&t, news ? ">= :s" : "< :s");
+    perf__text_puts(&t, "\",\"ExpressionAttributeNames\":{\"#p\":\"pk\",\"#s\":\"sk\"},"
                         "\"ExpressionAttributeValues\":{\":p\":{\"S\":\"");
     perf__text_puts(&t, pk.text);
+    perf__text_puts(&t, "\"},\":s\":{\"S\":\"");
+    perf__text_puts(&t, sort);
     perf__text_puts(&t, "\"}}}");
     int rc = t.failed ? perf__fail_nomem("the request for marks")
                       : perf_aws_pages_open(s->aws, "Query", t.data, t.len, NULL, NULL, &pages);

@@ -153,12 +153,16 @@ static int prepare(struct writing *w, const perf_store_op *ops, size_t count)
 
 /* -------------------------------------------------------------------- marks */
 
-static void put_mark(struct writing *w, struct perf__text *t, const perf_store_op *op)
+/* The mark, or its copy for those who ask for what is new. */
+static void put_mark(struct writing *w, struct perf__text *t, const perf_store_op *op, bool news)
 {
     struct dynamodb_key pk;
     char sort[DYNAMODB_SORT_MAX + 1];
     perf__dynamodb_marks_key(w->store, &pk);
-    perf__dynamodb_mark_sort(op->mark_kind, op->mark_name, sort);
+    if (news)
+        perf__dynamodb_news_sort(op->mark_stamp_ms, op->mark_kind, op->mark_name, sort);
+    else
+        perf__dynamodb_mark_sort(op->mark_kind, op->mark_name, sort);
     perf__dynamodb_begin(t, w->store);
     perf__text_puts(t, ",\"Key\":");
     perf__dynamodb_put_key(t, pk.text, sort);
@@ -170,7 +174,8 @@ static void put_mark(struct writing *w, struct perf__text *t, const perf_store_o
                     "\":s\":{\"N\":\"%" PRId64 "\"},\":k\":{\"N\":\"%" PRId64
                     "\"},\":x\":{\"N\":\"%" PRId64 "\"},\":n\":{\"B\":\"",
                     op->mark_stamp_ms, op->mark_kind,
-                    w->now_ms / 1000 + (int64_t)DYNAMODB_MARK_DAYS * 86400);
+                    w->now_ms / 1000 +
+                        (int64_t)(news ? DYNAMODB_NEWS_DAYS : DYNAMODB_MARK_DAYS) * 86400);
     perf__text_put_base64(t, op->mark_name.data, op->mark_name.len);
     perf__text_puts(t, "\"}}}");
 }
@@ -211,13 +216,13 @@ static int write_marks(struct writing *w)
     decide_marks(w, &count);
     if (!count)
         return PERF_OK;
-    requests = perf__calloc(&s->allocator, count, sizeof *requests);
+    requests = perf__calloc(&s->allocator, count, 2 * sizeof *requests);
     if (!requests)
         return perf__fail_nomem("marks for DynamoDB");
-    for (size_t i = 0; i < w->count; i++)
-        if (is_mark(&w->changes[i]) && !w->changes[i].is_void) {
+    for (size_t i = 0; i < 2 * w->count; i++)
+        if (is_mark(&w->changes[i / 2]) && !w->changes[i / 2].is_void) {
             requests[n].body.allocator = &s->allocator;
-            put_mark(w, &requests[n++].body, w->changes[i].op);
+            put_mark(w, &requests[n++].body, w->changes[i / 2].op, i % 2);
         }
     int rc = perf__dynamodb_call_all(s, "UpdateItem", requests, n, DYNAMODB_WRITES, w->deadline_ns);
     perf__dynamodb_requests_free(&s->allocator, requests, n);

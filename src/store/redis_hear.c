@@ -14,6 +14,10 @@
  * whether the first still answers, for a connection that has died without a word would leave
  * us believing that nothing changes. (The second does the same by itself.)
  *
+ * In a cluster each node would track for itself, so the writers publish there, and one connection
+ * to any node hears them all. But nodes tell each other without being sure that it arrives:
+ * perf_store_vtable.listen says so to the cache, which asks as well.
+ *
  * Callbacks run on the client's I/O thread. The mutex is held while the listener is told,
  * so that it hears of deafness and its end in their order; get and apply do not take it.
  */
@@ -233,8 +237,8 @@ static void ping(struct redis_store *s)
     int rc = perf_redis_call(s->redis, 1, &word, PING_MS, NULL);
     pthread_mutex_lock(&h->mutex);
     h->tried |= rc != PERF_OK;
-    if (rc != PERF_ETIMEDOUT || !was_up || connections != h->connections)
-        return;
+    if (rc != PERF_ETIMEDOUT || !was_up || connections != h->connections || s->place.is_cluster)
+        return; /* of several nodes one that is slow is no reason to leave the others */
     pthread_mutex_unlock(&h->mutex);
     (void)!perf_redis_reconnect(s->redis);
     pthread_mutex_lock(&h->mutex);
@@ -316,7 +320,7 @@ int perf__redis_listen(void *store, const perf_store_listener *listener)
                                              "change in Redis; raise the limit of threads");
     h->running = true;
     wait_to_hear(s);
-    return PERF_OK;
+    return s->place.is_cluster ? PERF_MISS : PERF_OK;
 }
 
 void perf__redis_hearing_stop(struct redis_store *s)

@@ -157,11 +157,12 @@ bool perf__redis_mark_read(const void *member, size_t len, int64_t *kind, perf_b
 
 static int bad(const char *what)
 {
-    return perf__fail(PERF_EINVAL,
-                      "perf_tier_options.location of a redis tier %s; give "
-                      "redis://user:password@host:port/db?prefix=name&tracking=1, rediss://..., or "
-                      "unix:///path?db=0&prefix=name",
-                      what);
+    return perf__fail(
+        PERF_EINVAL,
+        "perf_tier_options.location of a redis tier %s; give "
+        "redis://user:password@host:port/db?prefix=name&tracking=1, with cluster=1 for "
+        "a Redis Cluster, rediss://..., or unix:///path?db=0&prefix=name",
+        what);
 }
 
 static bool is_prefix(const char *text, size_t len)
@@ -193,6 +194,13 @@ static int take_parameter(const char *from, size_t len, struct perf__redis_place
         if (len != 10 || (from[9] != '0' && from[9] != '1'))
             return bad("has a tracking that is neither 0 nor 1");
         place->tracks = from[9] == '1';
+        place->may_choose = false;
+        return PERF_OK;
+    }
+    if (len >= 8 && !memcmp(from, "cluster=", 8)) {
+        if (len != 9 || (from[8] != '0' && from[8] != '1'))
+            return bad("has a cluster that is neither 0 nor 1");
+        place->is_cluster = from[8] == '1';
         return PERF_OK;
     }
     *is_ours = false;
@@ -225,7 +233,7 @@ int perf__redis_place_parse(const perf_allocator *allocator, const char *locatio
 {
     static const char scheme[] = "redis://";
     *url = NULL;
-    *place = (struct perf__redis_place){.prefix = "perf", .tracks = true};
+    *place = (struct perf__redis_place){.prefix = "perf", .tracks = true, .may_choose = true};
     const char *query = location + strcspn(location, "?");
     size_t server = (size_t)(query - location);
     if (!server && !has_server)

@@ -2,16 +2,8 @@
 /*
  * redis_store.c - records in a Redis server that other processes share.
  *
- * A get is one GET on the client's shared connection. apply is one transaction, sent
- * in one write: MULTI, for each change what sets or unlinks the record and ends its
- * lease, EXEC. Expiries are sent as a time from now, for the server's clock is another.
- *
- * The trick: a leased set must be kept only while its lease is held, which takes a
- * script, but what a script writes comes back to its own author as a change by others
- * (CLIENT TRACKING's NOLOOP does not look through scripts). So the script only lays
- * the record down beside, and a RENAME behind it, which then finds it or nothing, is
- * what changes the record. Every script may be run again: what it would do twice its lease
- * forbids, or is the same. So a server that has forgotten them is told once more. Any thread.
+ * A get is one GET on the client's shared connection. Leases are made and ended by scripts;
+ * changes are in redis_write.c. Any thread.
  */
 #include "redis_store.h"
 
@@ -28,28 +20,16 @@
 #include "registry.h"
 
 enum {
-    GROUP = 128,           /* keys of one write to the server */
-    RECORD_MAX = 32 << 20, /* half of what the client reads and writes at once */
-    MARKS_MAX = 16384,     /* as many as a cache keeps, see invalidate.c */
-    MARK_NAME_MAX = 4096,
-    PAGE = 1000,   /* marks of one answer */
-    SKEW_MS = 100, /* of clocks, as the cache assumes */
-    COMMANDS = 3,
-    WORDS = 16, /* of one change, at most */
-    NUMBER = 24
+    GROUP = 128, /* keys of one write to the server */
+    PAGE = 1000  /* marks of one answer */
 };
 
-/* Longest expiry, some 35,000 years: the server adds its own time to it. */
-static const int64_t max_px = (int64_t)1 << 50;
-
-/* KEYS: where the record is laid down, lease. ARGV: token, record, milliseconds or "". */
-static const char land_text[] = "if redis.call('GET',KEYS[2])~=ARGV[1] then return 0 end "
-                                "if ARGV[3]=='' then redis.call('SET',KEYS[1],ARGV[2]) "
-                                "else redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) end "
-                                "redis.call('UNLINK',KEYS[2]) return 1";
-
-/* KEYS: lease. ARGV: milliseconds. Microseconds since 1970 grow over expiry and restart. */
+/* KEYS: lease. ARGV: milliseconds, token to renew or "". Microseconds since 1970 grow over expiry
+ * and restart. */
 static const char lease_text[] =
+    "if ARGV[2]~='' then "
+    "if redis.call('GET',KEYS[1])~=ARGV[2] then return false end "
+    "redis.call('PEXPIRE',KEYS[1],ARGV[1]) return ARGV[2] end "
     "local t=redis.call('TIME') "
     "local token=t[1]..string.rep('0',6-#t[2])..t[2] "
     "if redis.call('SET',KEYS[1],token,'NX','PX',ARGV[1]) then return token end return false";
@@ -57,27 +37,6 @@ static const char lease_text[] =
 /* KEYS: lease. ARGV: token. */
 static const char unlease_text[] =
     "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('UNLINK',KEYS[1]) end return 0";
-
-/*
- * KEYS: marks, which are the channel, too. ARGV: origin, member, stamp, birth, most. See
- * libperf-redis(7) on the mark "1:" that is there from the birth of the set. It is published first,
- * which a server that is full does all the same.
- */
-static const char mark_text[] = "local key,member,stamp=KEYS[1],ARGV[2],ARGV[3] "
-                                "local had=redis.call('ZSCORE',key,member) "
-                                "if had and tonumber(had)>=tonumber(stamp) then return 0 end "
-                                "redis.call('PUBLISH',key,ARGV[1]..' '..stamp..' '..member) "
-                                "redis.call('ZADD',key,'NX',ARGV[4],'1:') "
-                                "redis.call('ZADD',key,stamp,member) "
-                                "local count=redis.call('ZCARD',key) "
-                                "if count>tonumber(ARGV[5]) then "
-                                "local half=math.floor(count/2) "
-                                "local old=redis.call('ZRANGE',key,half,half,'WITHSCORES')[2] "
-                                "local all=tonumber(redis.call('ZSCORE',key,'1:')) "
-                                "redis.call('ZREMRANGEBYSCORE',key,'-inf',old) "
-                                "if all<=tonumber(old) then redis.call('ZADD',key,old,'1:') end "
-                                "redis.call('PUBLISH',key,'- '..old..' 1:') end "
-                                "return 1";
 
 /* ----------------------------------------------------------------------- names */
 
@@ -111,11 +70,6 @@ static void free_name(const struct redis_store *s, struct name *name)
 {
     if (name->text != name->room)
         perf__free(s->host.allocator, name->text);
-}
-
-static perf_bytes text(const char *bytes)
-{
-    return (perf_bytes){bytes, strlen(bytes)};
 }
 
 /* ----------------------------------------------------------------------- reads */
@@ -163,13 +117,6 @@ static int redis_get(void *store, const perf_store_key *key, perf_store_reply *r
     return get(s, key, s->timeout_ms, reply);
 }
 
-/* Milliseconds that are left, 1 at least. */
-static int64_t left_of(int64_t deadline_ns)
-{
-    int64_t left = (deadline_ns - perf__deadline_after(0)) / 1000000;
-    return left > 1 ? left : 1;
-}
-
 static int get_group(struct redis_store *s, const perf_store_key *keys, size_t count,
                      perf_store_reply *const *replies, int64_t deadline_ns)
 {
@@ -190,12 +137,12 @@ static int get_group(struct redis_store *s, const perf_store_key *keys, size_t c
         commands[i] = (perf_redis_command){2, argv[i]};
         at = end;
     }
-    int rc = perf_redis_call_many(s->redis, count, commands, left_of(deadline_ns), got);
+    int rc = perf_redis_call_many(s->redis, count, commands, perf__redis_left(deadline_ns), got);
     perf__free(s->host.allocator, room);
     if (rc == PERF_ETOOBIG) { /* one of them: the others are had one by one */
         rc = PERF_OK;
         for (size_t i = 0; i < count && rc >= 0; i++)
-            rc = get(s, &keys[i], left_of(deadline_ns), replies[i]);
+            rc = get(s, &keys[i], perf__redis_left(deadline_ns), replies[i]);
         return rc < 0 ? rc : PERF_OK;
     }
     if (rc)
@@ -220,296 +167,15 @@ static int redis_get_many(void *store, const perf_store_key *keys, size_t count,
     return rc;
 }
 
-/* ---------------------------------------------------------------------- writes */
-
-/* A transaction under construction. */
-struct plan {
-    perf_redis_command *commands;
-    perf_bytes *words; /* of all commands */
-    char *text, *at;   /* names and numbers */
-    size_t count, words_used;
-    bool only_removes;
-};
-
-static void add_word(struct plan *p, perf_bytes word)
-{
-    p->words[p->words_used++] = word;
-    p->commands[p->count].argc++;
-}
-
-static void begin_command(struct plan *p, const char *name)
-{
-    p->commands[p->count] = (perf_redis_command){0, p->words + p->words_used};
-    add_word(p, text(name));
-}
-
-static void end_command(struct plan *p)
-{
-    p->count++;
-}
-
-static perf_bytes add_number(struct plan *p, int64_t number)
-{
-    char *from = p->at;
-    p->at += sprintf(from, "%" PRId64, number);
-    return (perf_bytes){from, (size_t)(p->at - from)};
-}
-
-static perf_bytes add_name(struct plan *p, const struct redis_store *s, const char *what,
-                           const perf_store_key *key, perf_bytes *record)
-{
-    char *from = p->at;
-    p->at += sprintf(from, "%s.%s:{", s->place.prefix, what);
-    record->data = p->at;
-    p->at = perf__redis_name_write(p->at, s->place.prefix, key);
-    record->len = (size_t)(p->at - (const char *)record->data);
-    *p->at++ = '}';
-    return (perf_bytes){from, (size_t)(p->at - from)};
-}
-
-static size_t text_size(const struct redis_store *s, const perf_store_op *op)
-{
-    size_t prefix = strlen(s->place.prefix);
-    if (op->kind == PERF_STORE_MARK)
-        return 4 * NUMBER + op->mark_name.len;
-    size_t name = prefix + 16 + perf__redis_name_size(s->place.prefix, &op->key);
-    return 2 * NUMBER + (op->lease ? 2 : 1) * name + PERF__REDIS_ORIGIN + 1 + name;
-}
-
-/* How long a record has to live, as a word; no data: for ever. */
-static perf_bytes add_life(struct plan *p, const struct redis_store *s, const perf_store_op *op)
-{
-    if (op->expire_ms <= 0)
-        return (perf_bytes){NULL, 0};
-    int64_t life = op->expire_ms - perf__realtime_ms(s->host.clock);
-    return add_number(p, life < 1 ? 1 : life > max_px ? max_px : life);
-}
-
-static void plan_set(struct plan *p, const struct redis_store *s, const perf_store_op *op)
-{
-    perf_bytes record;
-    perf_bytes lease = add_name(p, s, "lease", &op->key, &record), life = add_life(p, s, op);
-    if (op->lease) {
-        perf_bytes same, beside = add_name(p, s, "load", &op->key, &same);
-        char *token = p->at;
-        p->at += sprintf(token, "%" PRIu64, op->lease);
-        begin_command(p, "EVALSHA");
-        add_word(p, text(perf_redis_script_sha1(s->land)));
-        add_word(p, text("2"));
-        add_word(p, beside);
-        add_word(p, lease);
-        add_word(p, (perf_bytes){token, (size_t)(p->at - token)});
-        add_word(p, op->record);
-        add_word(p, life.data ? life : text(""));
-        end_command(p);
-        begin_command(p, "RENAME");
-        add_word(p, beside);
-        add_word(p, record);
-        end_command(p);
-        return;
-    }
-    begin_command(p, "UNLINK");
-    add_word(p, lease);
-    end_command(p);
-    begin_command(p, "SET");
-    add_word(p, record);
-    add_word(p, op->record);
-    if (life.data) {
-        add_word(p, text("PX"));
-        add_word(p, life);
-    }
-    end_command(p);
-}
-
-static void plan_remove(struct plan *p, const struct redis_store *s, const perf_store_op *op)
-{
-    perf_bytes record, lease = add_name(p, s, "lease", &op->key, &record);
-    begin_command(p, "UNLINK");
-    add_word(p, lease);
-    add_word(p, record);
-    end_command(p);
-}
-
-static void plan_mark(struct plan *p, const struct redis_store *s, const perf_store_op *op)
-{
-    char *member = p->at;
-    p->at += sprintf(member, "%" PRId64 ":", op->mark_kind);
-    if (op->mark_name.len)
-        memcpy(p->at, op->mark_name.data, op->mark_name.len);
-    p->at += op->mark_name.len;
-    begin_command(p, "EVALSHA");
-    add_word(p, text(perf_redis_script_sha1(s->mark)));
-    add_word(p, text("1"));
-    add_word(p, text(s->marks));
-    add_word(p, text(s->origin));
-    add_word(p, (perf_bytes){member, (size_t)(p->at - member)});
-    add_word(p, add_number(p, op->mark_stamp_ms));
-    add_word(p, add_number(p, perf__realtime_ms(s->host.clock) + SKEW_MS));
-    add_word(p, add_number(p, MARKS_MAX));
-    end_command(p);
-}
-
-/* For those who are not told by tracking: see redis_hear.c. */
-static void plan_publish(struct plan *p, const struct redis_store *s, const perf_store_op *op)
-{
-    char *message = p->at;
-    p->at += sprintf(message, "%s ", s->origin);
-    p->at = perf__redis_name_write(p->at, s->place.prefix, &op->key);
-    begin_command(p, "PUBLISH");
-    add_word(p, text(s->changed));
-    add_word(p, (perf_bytes){message, (size_t)(p->at - message)});
-    end_command(p);
-}
-
-static void plan_op(struct plan *p, const struct redis_store *s, const perf_store_op *op)
-{
-    if (op->kind == PERF_STORE_SET)
-        plan_set(p, s, op);
-    else if (op->kind == PERF_STORE_REMOVE)
-        plan_remove(p, s, op);
-    else
-        plan_mark(p, s, op);
-    if (op->kind == PERF_STORE_REMOVE || (op->kind == PERF_STORE_SET && !s->place.tracks))
-        plan_publish(p, s, op);
-}
-
-/* What the server refused first, if anything; not a RENAME that found nothing, for its lease was
- * over. */
-static int look(const struct plan *p, const perf_redis_reply *replies)
-{
-    bool is_over = false;
-    if (perf_redis_reply_size(replies) != p->count)
-        return perf__fail(PERF_EPROTOCOL, "a Redis server answered %zu of %zu commands",
-                          perf_redis_reply_size(replies), p->count);
-    for (size_t i = 0; i < p->count; i++) {
-        const perf_redis_reply *one = perf_redis_reply_element(replies, i);
-        const char *name = p->commands[i].argv->data;
-        int rc = perf_redis_reply_status(one);
-        if (rc && !(is_over && !strcmp(name, "RENAME")))
-            return perf__fail(rc, "%.200s", perf_redis_reply_data(one));
-        is_over = !rc && !strcmp(name, "EVALSHA") && !perf_redis_reply_integer(one);
-    }
-    return PERF_OK;
-}
-
-static int tell_scripts(struct redis_store *s, int64_t timeout_ms)
-{
-    static const char *const texts[] = {land_text, mark_text};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        const perf_bytes argv[] = {{"SCRIPT", 6}, {"LOAD", 4}, text(texts[i])};
-        int rc = perf_redis_call(s->redis, 3, argv, timeout_ms, NULL);
-        if (rc)
-            return rc;
-    }
-    return PERF_OK;
-}
-
-/* Removals need no transaction, and in one a server that is full would refuse them. */
-static int run_removals(struct redis_store *s, const struct plan *p, int64_t timeout_ms)
-{
-    perf_redis_reply **replies = perf__calloc(s->host.allocator, p->count, sizeof *replies);
-    if (!replies)
-        return perf__fail_nomem("removals of Redis records");
-    int rc = perf_redis_call_many(s->redis, p->count, p->commands, timeout_ms, replies);
-    for (size_t i = 0; !rc && i < p->count; i++)
-        if ((rc = perf_redis_reply_status(replies[i])))
-            perf__fail(rc, "%.200s", perf_redis_reply_data(replies[i]));
-    for (size_t i = 0; i < p->count; i++)
-        perf_redis_reply_release(replies[i]);
-    perf__free(s->host.allocator, (void *)replies);
-    return rc;
-}
-
-static int run_plan(struct redis_store *s, const struct plan *p, int64_t timeout_ms)
-{
-    perf_redis_reply *replies = NULL;
-    int rc;
-    if (p->count == 1) {
-        rc = perf_redis_call(s->redis, p->commands->argc, p->commands->argv, timeout_ms, NULL);
-    } else if (p->only_removes) {
-        return run_removals(s, p, timeout_ms);
-    } else {
-        rc = perf_redis_transaction(s->redis, p->count, p->commands, timeout_ms, &replies);
-        if (!rc)
-            rc = look(p, replies);
-    }
-    perf_redis_reply_release(replies);
-    return rc;
-}
-
-static int check_op(const perf_store_op *op)
-{
-    if (op->kind < PERF_STORE_SET || op->kind > PERF_STORE_MARK)
-        return perf__fail(PERF_EINVAL,
-                          "perf_store_op.kind is %" PRId64 "; give a PERF_STORE_ "
-                          "operation",
-                          op->kind);
-    if (op->kind == PERF_STORE_SET && op->record.len > RECORD_MAX)
-        return perf__fail(PERF_ETOOBIG,
-                          "a record of %zu bytes is more than the %d that a redis tier takes; set "
-                          "max_value_bytes",
-                          op->record.len, RECORD_MAX);
-    if (op->kind != PERF_STORE_MARK)
-        return PERF_OK;
-    int rc =
-        perf__check_range("perf_store_op.mark_stamp_ms", op->mark_stamp_ms, 0, (int64_t)1 << 53);
-    if (!rc)
-        rc = perf__check_range("perf_store_op.mark_kind", op->mark_kind, 0, (int64_t)1 << 53);
-    return rc ? rc
-              : perf__check_len("perf_store_op.mark_name", op->mark_name.len, 0, MARK_NAME_MAX);
-}
-
-static int redis_apply(void *store, const perf_store_op *ops, size_t count)
-{
-    struct redis_store *s = store;
-    const perf_allocator *a = s->host.allocator;
-    int64_t deadline = perf__deadline_after(s->timeout_ms);
-    struct plan p = {0};
-    size_t size = 0;
-    int rc = PERF_OK;
-    for (size_t i = 0; i < count; i++) {
-        if ((rc = check_op(&ops[i])))
-            return rc;
-        size += text_size(s, &ops[i]);
-    }
-    p.commands = perf__calloc(a, count * COMMANDS, sizeof *p.commands);
-    p.words = perf__calloc(a, count * WORDS, sizeof *p.words);
-    p.text = p.at = perf__alloc(a, size);
-    if (!p.commands || !p.words || !p.text) {
-        rc = perf__fail_nomem("changes of Redis records");
-        goto out;
-    }
-    p.only_removes = true;
-    for (size_t i = 0; i < count; i++) {
-        plan_op(&p, s, &ops[i]);
-        p.only_removes &= ops[i].kind == PERF_STORE_REMOVE;
-    }
-    rc = run_plan(s, &p, left_of(deadline));
-    if (rc == PERF_EREMOTE &&
-        perf_redis_error_kind(perf_last_error()) == PERF_REDIS_ERROR_NOSCRIPT &&
-        !(rc = tell_scripts(s, left_of(deadline))))
-        rc = run_plan(s, &p, left_of(deadline)); /* all, in order; publishes may be twice */
-out:
-    perf__free(a, p.commands);
-    perf__free(a, p.words);
-    perf__free(a, p.text);
-    return rc;
-}
-
 /* ----------------------------------------------------------------------- marks */
 
-/* One page of ZSCAN: a cursor, and members each with its score. */
-static int take_page(const perf_redis_reply *page, int64_t *cursor, perf_store_mark_fn each,
-                     void *ctx, bool *enough)
+/* Members each with its score. */
+static int take_pairs(const perf_redis_reply *pairs, perf_store_mark_fn each, void *ctx,
+                      bool *enough)
 {
-    const perf_redis_reply *next = perf_redis_reply_element(page, 0);
-    const perf_redis_reply *pairs = perf_redis_reply_element(page, 1);
     size_t count = perf_redis_reply_size(pairs);
-    /* A cursor is a number of 64 bits; as text it is only handed back. */
-    *cursor = (int64_t)strtoull(perf_redis_reply_data(next), NULL, 10);
-    if (perf_redis_reply_type(next) != PERF_REDIS_STRING ||
-        perf_redis_reply_type(pairs) != PERF_REDIS_ARRAY)
-        return perf__fail(PERF_EPROTOCOL, "a Redis server answered ZSCAN with no page");
+    if (perf_redis_reply_type(pairs) != PERF_REDIS_ARRAY)
+        return perf__fail(PERF_EPROTOCOL, "a Redis server answered with no list of marks");
     for (size_t i = 0; i + 1 < count && !*enough; i += 2) {
         const perf_redis_reply *member = perf_redis_reply_element(pairs, i);
         const perf_redis_reply *score = perf_redis_reply_element(pairs, i + 1);
@@ -523,25 +189,69 @@ static int take_page(const perf_redis_reply *page, int64_t *cursor, perf_store_m
     return PERF_OK;
 }
 
-static int redis_marks(void *store, perf_store_mark_fn each, void *ctx)
+/* One page of ZSCAN: a cursor, and such pairs. */
+static int take_page(const perf_redis_reply *page, int64_t *cursor, perf_store_mark_fn each,
+                     void *ctx, bool *enough)
 {
-    enum { PAGES_MAX = 16 * MARKS_MAX / PAGE };
+    const perf_redis_reply *next = perf_redis_reply_element(page, 0);
+    /* A cursor is a number of 64 bits; as text it is only handed back. */
+    *cursor = (int64_t)strtoull(perf_redis_reply_data(next), NULL, 10);
+    if (perf_redis_reply_type(next) != PERF_REDIS_STRING)
+        return perf__fail(PERF_EPROTOCOL, "a Redis server answered ZSCAN with no page");
+    return take_pairs(perf_redis_reply_element(page, 1), each, ctx, enough);
+}
+
+/* Those of since_ms or later. PERF_MISS: more than one answer should hold. */
+static int young_marks(struct redis_store *s, int64_t since_ms, perf_store_mark_fn each, void *ctx,
+                       int64_t deadline_ns)
+{
+    char since[PERF__REDIS_NUMBER];
+    perf_redis_reply *got = NULL;
+    bool enough = false;
+    snprintf(since, sizeof since, "%" PRId64, since_ms);
+    const perf_bytes argv[] = {perf__redis_text("ZRANGEBYSCORE"),
+                               perf__redis_text(s->marks),
+                               perf__redis_text(since),
+                               perf__redis_text("+inf"),
+                               perf__redis_text("WITHSCORES"),
+                               perf__redis_text("LIMIT"),
+                               perf__redis_text("0"),
+                               perf__redis_text("1000")};
+    int rc = perf_redis_call(s->redis, 8, argv, perf__redis_left(deadline_ns), &got);
+    if (!rc)
+        rc = perf_redis_reply_size(got) >= 2 * PAGE ? PERF_MISS
+                                                    : take_pairs(got, each, ctx, &enough);
+    perf_redis_reply_release(got);
+    return rc;
+}
+
+static int redis_marks(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx)
+{
+    enum { PAGES_MAX = 16 * PERF__REDIS_MARKS_MAX / PAGE };
     struct redis_store *s = store;
     int64_t deadline = perf__deadline_after(s->timeout_ms), cursor = 0;
-    char birth[NUMBER], at[NUMBER];
+    char birth[PERF__REDIS_NUMBER], at[PERF__REDIS_NUMBER];
     bool enough = false;
-    snprintf(birth, sizeof birth, "%" PRId64, perf__realtime_ms(s->host.clock) + SKEW_MS);
+    snprintf(birth, sizeof birth, "%" PRId64,
+             perf__realtime_ms(s->host.clock) + PERF__REDIS_SKEW_MS);
     /* Marks that are not there were lost: see libperf-redis(7). */
-    const perf_bytes create[] = {{"ZADD", 4}, text(s->marks), {"NX", 2}, text(birth), {"1:", 2}};
-    int rc = perf_redis_call(s->redis, 5, create, left_of(deadline), NULL);
+    const perf_bytes create[] = {
+        {"ZADD", 4}, perf__redis_text(s->marks), {"NX", 2}, perf__redis_text(birth), {"1:", 2}};
+    int rc = perf_redis_call(s->redis, 5, create, perf__redis_left(deadline), NULL);
+    if (!rc && since_ms > 0 && (rc = young_marks(s, since_ms, each, ctx, deadline)) != PERF_MISS)
+        return rc;
+    rc = rc == PERF_MISS ? PERF_OK : rc;
     for (int page = 0; !rc && !enough && (!page || cursor); page++) {
         perf_redis_reply *got = NULL;
         if (page > PAGES_MAX)
             return perf__fail(PERF_EPROTOCOL, "%s on a Redis server does not end", s->marks);
         snprintf(at, sizeof at, "%" PRIu64, (uint64_t)cursor);
-        const perf_bytes scan[] = {
-            {"ZSCAN", 5}, text(s->marks), text(at), {"COUNT", 5}, {"1000", 4}};
-        rc = perf_redis_call(s->redis, 5, scan, left_of(deadline), &got);
+        const perf_bytes scan[] = {{"ZSCAN", 5},
+                                   perf__redis_text(s->marks),
+                                   perf__redis_text(at),
+                                   {"COUNT", 5},
+                                   {"1000", 4}};
+        rc = perf_redis_call(s->redis, 5, scan, perf__redis_left(deadline), &got);
         if (!rc)
             rc = take_page(got, &cursor, each, ctx, &enough);
         perf_redis_reply_release(got);
@@ -557,31 +267,113 @@ static int not_busy(int rc)
     return rc == PERF_EBUSY ? PERF_EUNAVAILABLE : rc;
 }
 
+/* What the script said. PERF_EBUSY: no. */
+static int take_lease(const perf_redis_reply *got, uint64_t *token)
+{
+    int64_t number = 0;
+    int rc = perf_redis_reply_status(got);
+    if (rc)
+        return perf__fail(not_busy(rc), "%.200s", perf_redis_reply_data(got));
+    if (perf_redis_reply_type(got) == PERF_REDIS_NIL)
+        return PERF_EBUSY;
+    if (!perf__redis_number(perf_redis_reply_data(got), perf_redis_reply_size(got), &number))
+        return perf__fail(PERF_EPROTOCOL, "a Redis server gave a lease that is no number");
+    *token = (uint64_t)number;
+    return PERF_OK;
+}
+
+/* The script's arguments for one key, in room that lives as long. */
+struct lease_call {
+    struct name name;
+    char ttl[PERF__REDIS_NUMBER], token[PERF__REDIS_NUMBER];
+    perf_bytes argv[6];
+};
+
+static int make_lease_call(const struct redis_store *s, const perf_store_key *key, int64_t ttl_ms,
+                           uint64_t token, struct lease_call *c)
+{
+    int rc = make_name(s, key, true, &c->name);
+    if (rc)
+        return rc;
+    int64_t px = ttl_ms < 1 ? 1 : ttl_ms > PERF__REDIS_PX_MAX ? PERF__REDIS_PX_MAX : ttl_ms;
+    snprintf(c->ttl, sizeof c->ttl, "%" PRId64, px);
+    c->token[0] = '\0';
+    if (token)
+        snprintf(c->token, sizeof c->token, "%" PRIu64, token);
+    c->argv[0] = perf__redis_text("EVALSHA");
+    c->argv[1] = perf__redis_text(perf_redis_script_sha1(s->lease));
+    c->argv[2] = perf__redis_text("1");
+    c->argv[3] = (perf_bytes){c->name.text, c->name.len};
+    c->argv[4] = perf__redis_text(c->ttl);
+    c->argv[5] = perf__redis_text(c->token);
+    return PERF_OK;
+}
+
+static int lease(struct redis_store *s, const perf_store_key *key, int64_t ttl_ms, uint64_t *token,
+                 int64_t timeout_ms)
+{
+    struct lease_call c;
+    perf_redis_reply *got = NULL;
+    int rc = make_lease_call(s, key, ttl_ms, *token, &c);
+    if (rc)
+        return rc;
+    rc = not_busy(perf_redis_script_call(s->redis, s->lease, 1, 3, c.argv + 3, timeout_ms, &got));
+    if (!rc)
+        rc = take_lease(got, token);
+    perf_redis_reply_release(got);
+    free_name(s, &c.name);
+    return rc;
+}
+
 static int redis_lease(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token)
 {
     struct redis_store *s = store;
-    struct name name;
-    char ttl[NUMBER];
-    perf_redis_reply *got = NULL;
-    int rc = make_name(s, key, true, &name);
-    if (rc)
-        return rc;
-    int len = snprintf(ttl, sizeof ttl, "%" PRId64,
-                       ttl_ms < 1        ? 1
-                       : ttl_ms > max_px ? max_px
-                                         : ttl_ms);
-    const perf_bytes argv[] = {{name.text, name.len}, {ttl, (size_t)len}};
-    rc = not_busy(perf_redis_script_call(s->redis, s->lease, 1, 2, argv, s->timeout_ms, &got));
-    if (!rc && perf_redis_reply_type(got) == PERF_REDIS_NIL) {
-        rc = PERF_EBUSY;
-    } else if (!rc) {
-        int64_t number = 0;
-        if (!perf__redis_number(perf_redis_reply_data(got), perf_redis_reply_size(got), &number))
-            rc = perf__fail(PERF_EPROTOCOL, "a Redis server gave a lease that is no number");
-        *token = (uint64_t)number;
+    return lease(s, key, ttl_ms, token, s->timeout_ms);
+}
+
+static int lease_group(struct redis_store *s, const perf_store_key *keys, size_t count,
+                       int64_t ttl_ms, uint64_t *tokens, int64_t deadline_ns)
+{
+    perf_redis_command commands[GROUP];
+    perf_redis_reply *got[GROUP] = {NULL};
+    size_t made = 0;
+    int rc = PERF_OK;
+    struct lease_call *calls = perf__alloc(s->host.allocator, count * sizeof *calls);
+    if (!calls)
+        return perf__fail_nomem("leases of Redis keys");
+    for (; made < count && !rc; made += !rc) {
+        rc = make_lease_call(s, &keys[made], ttl_ms, tokens[made], &calls[made]);
+        commands[made] = (perf_redis_command){6, calls[made].argv};
     }
-    perf_redis_reply_release(got);
-    free_name(s, &name);
+    if (!rc)
+        rc = not_busy(
+            perf_redis_call_many(s->redis, count, commands, perf__redis_left(deadline_ns), got));
+    for (size_t i = 0; i < count && !rc; i++) {
+        int one = perf_redis_error_kind(perf_redis_reply_data(got[i])) == PERF_REDIS_ERROR_NOSCRIPT
+                      ? lease(s, &keys[i], ttl_ms, &tokens[i], perf__redis_left(deadline_ns))
+                      : take_lease(got[i], &tokens[i]);
+        if (one == PERF_EBUSY)
+            tokens[i] = 0;
+        else
+            rc = one;
+    }
+    for (size_t i = 0; i < made; i++) {
+        perf_redis_reply_release(got[i]);
+        free_name(s, &calls[i].name);
+    }
+    perf__free(s->host.allocator, calls);
+    return rc;
+}
+
+static int redis_lease_many(void *store, const perf_store_key *keys, size_t count, int64_t ttl_ms,
+                            uint64_t *tokens)
+{
+    struct redis_store *s = store;
+    int64_t deadline = perf__deadline_after(s->timeout_ms);
+    int rc = PERF_OK;
+    for (size_t i = 0; i < count && !rc; i += GROUP)
+        rc = lease_group(s, keys + i, count - i < GROUP ? count - i : GROUP, ttl_ms, tokens + i,
+                         deadline);
     return rc;
 }
 
@@ -589,7 +381,7 @@ static int redis_unlease(void *store, const perf_store_key *key, uint64_t token)
 {
     struct redis_store *s = store;
     struct name name;
-    char number[NUMBER];
+    char number[PERF__REDIS_NUMBER];
     int rc = make_name(s, key, true, &name);
     if (rc)
         return rc;
@@ -608,10 +400,9 @@ static void redis_close(void *store)
     perf__redis_hearing_stop(s);
     (void)!perf_redis_close(s->redis);
     perf__redis_hearing_destroy(s);
-    perf_redis_script_free(s->land);
+    perf__redis_write_destroy(s);
     perf_redis_script_free(s->lease);
     perf_redis_script_free(s->unlease);
-    perf_redis_script_free(s->mark);
     perf__free(s->host.allocator, s);
 }
 
@@ -619,11 +410,10 @@ static int make_scripts(struct redis_store *s)
 {
     const perf_allocator *a = s->host.allocator;
     int rc;
-    if ((rc = perf_redis_script_new(a, land_text, sizeof land_text - 1, &s->land)) ||
-        (rc = perf_redis_script_new(a, lease_text, sizeof lease_text - 1, &s->lease)) ||
+    if ((rc = perf_redis_script_new(a, lease_text, sizeof lease_text - 1, &s->lease)) ||
         (rc = perf_redis_script_new(a, unlease_text, sizeof unlease_text - 1, &s->unlease)))
         return rc;
-    return perf_redis_script_new(a, mark_text, sizeof mark_text - 1, &s->mark);
+    return perf__redis_write_init(s);
 }
 
 static int open_client(struct redis_store *s, const perf_store_config *config, const char *url)
@@ -636,6 +426,18 @@ static int open_client(struct redis_store *s, const perf_store_config *config, c
         return perf__fail(PERF_EINVAL,
                           "perf_redis_options.event is set in the store_ctx of a redis "
                           "tier, which needs it for itself; leave it NULL");
+    if (s->place.is_cluster)
+        o.mode = PERF_REDIS_CLUSTER;
+    s->place.is_cluster = o.mode == PERF_REDIS_CLUSTER;
+    if (s->place.is_cluster && s->place.tracks && !s->place.may_choose)
+        return perf__fail(PERF_EINVAL, "perf_tier_options.location of a redis tier has tracking=1, "
+                                       "and a Redis Cluster tracks each node by itself; leave it "
+                                       "out");
+    s->place.tracks &= !s->place.is_cluster;
+    if (o.read_replicas)
+        return perf__fail(PERF_EINVAL,
+                          "perf_redis_options.read_replicas is set in the store_ctx of a redis "
+                          "tier, where replicas would bring back what was overwritten; leave it 0");
     o.url = url ? url : o.url;
     o.event = perf__redis_heed;
     o.event_ctx = s;
@@ -695,9 +497,10 @@ const perf_store_vtable perf__store_redis = {
     .close = redis_close,
     .get = redis_get,
     .get_many = redis_get_many,
-    .apply = redis_apply,
+    .apply = perf__redis_apply,
     .marks = redis_marks,
     .listen = perf__redis_listen,
     .lease = redis_lease,
     .unlease = redis_unlease,
+    .lease_many = redis_lease_many,
 };

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redis_store.h - what the three files of the Redis backend share. Private to them.
+ * redis_store.h - what the four files of the Redis backend share. Private to them.
  *
  * redis_names.c turns keys into names and back and reads the location, redis_hear.c
- * listens to what others change, redis_store.c reads and writes. libperf-redis(7)
- * says what lies on the server.
+ * listens to what others change, redis_write.c writes, redis_store.c is the rest.
+ * libperf-redis(7) says what lies on the server.
  */
 #ifndef PERF_STORE_REDIS_STORE_H
 #define PERF_STORE_REDIS_STORE_H
@@ -13,23 +13,45 @@
 #include <libperf/redis.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "../base/options.h"
+#include "../base/sync.h"
 
 enum {
     PERF__REDIS_PREFIX_MAX = 64,
     PERF__REDIS_NS_MAX = 255,
     PERF__REDIS_USER_MAX = 255,
     PERF__REDIS_KEY_MAX = 32767,
-    PERF__REDIS_ORIGIN = 16 /* hexadecimal digits that name one open store */
+    PERF__REDIS_ORIGIN = 16,       /* hexadecimal digits that name one open store */
+    PERF__REDIS_MARKS_MAX = 16384, /* as many as a cache keeps, see invalidate.c */
+    PERF__REDIS_SKEW_MS = 100,     /* of clocks, as the cache assumes */
+    PERF__REDIS_NUMBER = 24        /* digits */
 };
+
+/* Longest expiry, some 35,000 years: the server adds its own time to it. */
+#define PERF__REDIS_PX_MAX ((int64_t)1 << 50)
+
+static inline perf_bytes perf__redis_text(const char *bytes)
+{
+    return (perf_bytes){bytes, strlen(bytes)};
+}
+
+/* Milliseconds until a deadline, 1 at least. */
+static inline int64_t perf__redis_left(int64_t deadline_ns)
+{
+    int64_t left = (deadline_ns - perf__deadline_after(1)) / 1000000 + 1;
+    return left > 1 ? left : 1;
+}
 
 /* ---- redis_names.c: pure, any thread ---- */
 
 /* What a location said besides where the server is. */
 struct perf__redis_place {
     char prefix[PERF__REDIS_PREFIX_MAX + 1];
-    bool tracks;
+    bool tracks;     /* the server tells who listens; else the writers do */
+    bool may_choose; /* tracks was not said */
+    bool is_cluster;
 };
 
 /* Takes ours out of a location: *url receives the rest, malloced by the allocator, or NULL when it
@@ -83,6 +105,15 @@ struct perf__redis_hearing {
     struct perf__redis_names names; /* I/O thread only */
 };
 
+/* Scripts that change records and marks. */
+enum {
+    PERF__REDIS_LAND,
+    PERF__REDIS_MARK,
+    PERF__REDIS_SET,
+    PERF__REDIS_REMOVE,
+    PERF__REDIS_WRITES
+};
+
 struct redis_store {
     perf_host host;
     perf_redis *redis;
@@ -91,9 +122,17 @@ struct redis_store {
     char origin[PERF__REDIS_ORIGIN + 1];
     char marks[PERF__REDIS_PREFIX_MAX + 8];    /* the key, and the channel */
     char changed[PERF__REDIS_PREFIX_MAX + 10]; /* the channel */
-    perf_redis_script *land, *lease, *unlease, *mark;
+    perf_redis_script *lease, *unlease, *writes[PERF__REDIS_WRITES];
     struct perf__redis_hearing hearing;
 };
+
+/* ---- redis_write.c ---- */
+
+int perf__redis_write_init(struct redis_store *store);
+void perf__redis_write_destroy(struct redis_store *store);
+int perf__redis_apply(void *store, const perf_store_op *ops, size_t count);
+
+/* ---- redis_hear.c ---- */
 
 int perf__redis_hearing_init(struct redis_store *store);
 int perf__redis_listen(void *store, const perf_store_listener *listener);

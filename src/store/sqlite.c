@@ -132,7 +132,7 @@ static int sqlite_get_many(void *store, const perf_store_key *keys, size_t count
     return rc;
 }
 
-static int sqlite_marks(void *store, perf_store_mark_fn each, void *ctx)
+static int sqlite_marks(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx)
 {
     struct sqlite_store *s = store;
     int rc = PERF_OK;
@@ -140,7 +140,9 @@ static int sqlite_marks(void *store, perf_store_mark_fn each, void *ctx)
     if (!r)
         return rc;
     sqlite3_stmt *list = NULL;
-    if (sqlite3_prepare_v2(r->db, "SELECT kind, name, stamp FROM marks", -1, &list, NULL)) {
+    if (sqlite3_prepare_v2(r->db, "SELECT kind, name, stamp FROM marks WHERE stamp >= ?1", -1,
+                           &list, NULL) ||
+        sqlite3_bind_int64(list, 1, since_ms)) {
         rc = perf__sqlite_fail(s, r->db, "listing marks");
         goto out;
     }

@@ -244,12 +244,12 @@ int perf__store_get_many(struct perf__store *s, const perf_store_key *keys, size
     return rc;
 }
 
-int perf__store_marks(struct perf__store *s, perf_store_mark_fn each, void *ctx)
+int perf__store_marks(struct perf__store *s, int64_t since_ms, perf_store_mark_fn each, void *ctx)
 {
     if (!s->vtable.marks)
         return PERF_OK;
     lock(s);
-    int rc = check(s, "marks", s->vtable.marks(s->store, each, ctx), false);
+    int rc = check(s, "marks", s->vtable.marks(s->store, since_ms, each, ctx), false);
     unlock(s);
     return rc;
 }
@@ -307,7 +307,19 @@ int perf__store_listen(struct perf__store *s, const perf_store_listener *listene
     lock(s);
     int rc = s->vtable.listen(s->store, listener);
     unlock(s);
-    return rc == PERF_EUNSUPPORTED ? rc : check(s, "listen", rc, false);
+    return rc == PERF_EUNSUPPORTED ? rc : check(s, "listen", rc, true);
+}
+
+static int lease_one(struct perf__store *s, const perf_store_key *key, int64_t ttl_ms,
+                     uint64_t *token)
+{
+    int rc = s->vtable.lease(s->store, key, ttl_ms, token);
+    if (rc == PERF_EBUSY)
+        return rc;
+    rc = check(s, "lease", rc, false);
+    if (!rc && !*token)
+        return perf__fail(PERF_EIO, "store \"%s\": lease returned PERF_OK and no token", s->name);
+    return rc;
 }
 
 int perf__store_lease(struct perf__store *s, const perf_store_key *key, int64_t ttl_ms,
@@ -317,13 +329,37 @@ int perf__store_lease(struct perf__store *s, const perf_store_key *key, int64_t 
         return PERF_EUNSUPPORTED;
     *token = 0;
     lock(s);
-    int rc = s->vtable.lease(s->store, key, ttl_ms, token);
+    int rc = lease_one(s, key, ttl_ms, token);
     unlock(s);
-    if (rc == PERF_EBUSY)
-        return rc;
-    rc = check(s, "lease", rc, false);
-    if (!rc && !*token)
-        return perf__fail(PERF_EIO, "store \"%s\": lease returned PERF_OK and no token", s->name);
+    return rc;
+}
+
+int perf__store_renew(struct perf__store *s, const perf_store_key *key, int64_t ttl_ms,
+                      uint64_t token)
+{
+    if (!(s->vtable.capabilities & PERF_STORE_LEASES))
+        return PERF_EUNSUPPORTED;
+    lock(s);
+    int rc = lease_one(s, key, ttl_ms, &token);
+    unlock(s);
+    return rc;
+}
+
+int perf__store_lease_many(struct perf__store *s, const perf_store_key *keys, size_t count,
+                           int64_t ttl_ms, uint64_t *tokens)
+{
+    if (!(s->vtable.capabilities & PERF_STORE_LEASES))
+        return PERF_EUNSUPPORTED;
+    int rc = PERF_OK;
+    lock(s);
+    if (s->vtable.lease_many && count)
+        rc = check(s, "lease_many", s->vtable.lease_many(s->store, keys, count, ttl_ms, tokens),
+                   false);
+    else
+        for (size_t i = 0; i < count && !rc; i++)
+            if ((rc = lease_one(s, &keys[i], ttl_ms, &tokens[i])) == PERF_EBUSY)
+                rc = PERF_OK, tokens[i] = 0;
+    unlock(s);
     return rc;
 }
 

@@ -42,7 +42,8 @@ int perf__store_get(struct perf__store *store, const perf_store_key *key, perf_s
 int perf__store_get_many(struct perf__store *store, const perf_store_key *keys, size_t count,
                          perf_store_reply *const *replies);
 int perf__store_apply(struct perf__store *store, const perf_store_op *ops, size_t count);
-int perf__store_marks(struct perf__store *store, perf_store_mark_fn each, void *ctx);
+int perf__store_marks(struct perf__store *store, int64_t since_ms, perf_store_mark_fn each,
+                      void *ctx);
 int perf__store_sweep(struct perf__store *store, int64_t now_ms, size_t budget, size_t *removed);
 int perf__store_flush(struct perf__store *store);
 int perf__store_usage(struct perf__store *store, perf_store_usage *usage);
@@ -50,6 +51,11 @@ int perf__store_usage(struct perf__store *store, perf_store_usage *usage);
 int perf__store_listen(struct perf__store *store, const perf_store_listener *listener);
 int perf__store_lease(struct perf__store *store, const perf_store_key *key, int64_t ttl_ms,
                       uint64_t *token);
+/* Of a token that is not 0. */
+int perf__store_renew(struct perf__store *store, const perf_store_key *key, int64_t ttl_ms,
+                      uint64_t token);
+int perf__store_lease_many(struct perf__store *store, const perf_store_key *keys, size_t count,
+                           int64_t ttl_ms, uint64_t *tokens);
 int perf__store_unlease(struct perf__store *store, const perf_store_key *key, uint64_t token);
 
 /* Built-in backends, one line each in registry.c. NULL when unknown. */

@@ -292,6 +292,41 @@ Test(redis_store, a_lease_is_one_s_at_a_time, .timeout = 60)
     tear_down(&f);
 }
 
+Test(redis_store, leases_are_renewed_and_taken_in_batches, .timeout = 60)
+{
+    enum { COUNT = 300 };
+    struct fixture f;
+    struct test_key own[COUNT];
+    perf_store_key keys[COUNT], key = key_of("n", "", "k");
+    uint64_t tokens[COUNT] = {0}, token;
+    set_up(&f);
+    cr_assert_eq(perf__store_lease(f.store, &key, 50, &token), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_renew(f.store, &key, 100000, token), PERF_OK, "renewed");
+    char *pttl = test_redis_cli(f.server, "PTTL 'perf.lease:{perf:n::k}'");
+    cr_assert(pttl && atol(pttl) > 90000, "%s", pttl ? pttl : "nothing");
+    free(pttl);
+    cr_assert_eq(perf__store_renew(f.store, &key, 1000, token - 1), PERF_EBUSY, "another's");
+    cr_assert_eq(perf__store_unlease(f.store, &key, token), PERF_OK);
+    cr_assert_eq(perf__store_renew(f.store, &key, 1000, token), PERF_EBUSY, "held no more");
+
+    for (uint64_t i = 0; i < COUNT; i++)
+        keys[i] = test_key(&own[i], i);
+    for (size_t i = 0; i < COUNT; i += 3)
+        cr_assert_eq(perf__store_lease(f.store, &keys[i], 100000, &token), PERF_OK);
+    cr_assert(test_redis_says(f.server, "OK", "SCRIPT FLUSH"));
+    cr_assert_eq(perf__store_lease_many(f.store, keys, COUNT, 100000, tokens), PERF_OK, "%s",
+                 perf_last_error());
+    for (size_t i = 0; i < COUNT; i++)
+        cr_assert_eq(tokens[i] != 0, i % 3 != 0, "%zu", i);
+    cr_assert_eq(perf__store_lease_many(f.store, keys + 1, 2, 100000, tokens + 1), PERF_OK);
+    cr_assert(tokens[1] && tokens[2], "renewed");
+    perf_store_op op = test_set(&own[1], 1, "made", 4, 0);
+    op.lease = tokens[1];
+    cr_assert_eq(perf__store_apply(f.store, &op, 1), PERF_OK);
+    cr_assert(test_has(f.store, &f.host.allocator, 1, "made", 4));
+    tear_down(&f);
+}
+
 Test(redis_store, every_change_ends_a_lease, .timeout = 60)
 {
     struct fixture f;
@@ -433,7 +468,7 @@ static int see(void *ctx, int64_t kind, perf_bytes name, int64_t stamp_ms)
 static struct seen see_marks(struct perf__store *store)
 {
     struct seen seen = {0};
-    cr_assert_eq(perf__store_marks(store, see, &seen), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(perf__store_marks(store, 0, see, &seen), PERF_OK, "%s", perf_last_error());
     return seen;
 }
 
@@ -567,7 +602,7 @@ static void hush(struct ears *e, struct fixture *f)
     snprintf(name, sizeof name, "hush::%d", ++n);
     int64_t until = perf__deadline_after(10000);
     cr_assert(test_redis_says(f->server, "OK", "SET perf:%s x", name));
-    while (perf__deadline_after(0) < until) {
+    while (perf__deadline_after(1) < until) {
         pthread_mutex_lock(&e->mutex);
         bool there = !strcmp(e->last, name);
         if (there)
@@ -715,9 +750,9 @@ Test(redis_store, a_server_that_is_killed_and_comes_back, .timeout = 60)
     listen_to(&e, f.store);
     test_server_kill(f.server);
     cr_assert(wait_for(&e, &e.deafs, 2));
-    int64_t begun = perf__deadline_after(0);
+    int64_t begun = perf__deadline_after(1);
     cr_assert_neq(apply_set(f.store, key_of("n", "", "k"), "x", 0, 0), PERF_OK);
-    cr_assert(perf__deadline_after(0) - begun < 2200000000, "no call beyond its deadline");
+    cr_assert(perf__deadline_after(1) - begun < 2200000000, "no call beyond its deadline");
     cr_assert(test_server_restart(f.server), "%s", test_server_why());
     cr_assert(wait_for(&e, &e.hears, 2));
     cr_assert(test_redis_says(f.server, "OK", "SET perf:n::k 1"));
@@ -732,14 +767,57 @@ Test(redis_store, a_server_that_says_nothing_any_more, .timeout = 60)
     struct ears e;
     set_up(&f);
     listen_to(&e, f.store);
-    int64_t begun = perf__deadline_after(0);
+    int64_t begun = perf__deadline_after(1);
     test_server_pause(f.server);
     cr_assert(wait_for(&e, &e.deafs, 2));
-    double took = (double)(perf__deadline_after(0) - begun) / 1e9;
+    double took = (double)(perf__deadline_after(1) - begun) / 1e9;
     test_server_resume(f.server);
     cr_assert(took < 3.5, "%.1f s", took);
     cr_assert(wait_for(&e, &e.hears, 2));
     tear_down(&f);
+}
+
+/* Nobody listens, so nothing but the calls' own time ends them. */
+Test(redis_store, no_call_outlasts_its_time, .timeout = 60)
+{
+    enum { TIMEOUT_MS = 200, CALLS = 5 };
+    struct fixture f;
+    set_up_with(&f, NULL);
+    perf_tier_options tier = PERF_TIER_OPTIONS_INIT;
+    tier.backend = "redis";
+    tier.timeout_ms = TIMEOUT_MS;
+    for (int published = 0; published < 2; published++) {
+        char location[100];
+        struct test_key own[3];
+        perf_store_op ops[] = {test_set(&own[0], 1, "a", 1, 0), test_mark(4, "a", 5),
+                               test_set(&own[1], 2, "b", 1, 0)};
+        perf_store_op removals[] = {test_remove(&own[0], 1), test_remove(&own[1], 2)};
+        perf_store_key keys[] = {test_key(&own[0], 1), test_key(&own[1], 2)};
+        perf_store_reply replies[2] = {{.allocator = &f.host.allocator},
+                                       {.allocator = &f.host.allocator}};
+        perf_store_reply *pointers[2] = {&replies[0], &replies[1]};
+        uint64_t token;
+        struct seen seen = {0};
+        snprintf(location, sizeof location, "%s%s", f.server->url, published ? "?tracking=0" : "");
+        tier.location = location;
+        cr_assert_eq(perf__store_open(&tier, &f.host, &f.store), PERF_OK, "%s", perf_last_error());
+        cr_assert_eq(perf__store_apply(f.store, ops, 3), PERF_OK, "%s", perf_last_error());
+        test_server_pause(f.server);
+        for (int i = 0; i < CALLS; i++) {
+            int64_t begun = perf__deadline_after(1);
+            int rc = i == 0   ? perf__store_apply(f.store, ops, 3)
+                     : i == 1 ? perf__store_apply(f.store, removals, 2)
+                     : i == 2 ? perf__store_get_many(f.store, keys, 2, pointers)
+                     : i == 3 ? perf__store_marks(f.store, 0, see, &seen)
+                              : perf__store_lease(f.store, &keys[0], 1000, &token);
+            int64_t took = (perf__deadline_after(1) - begun) / 1000000;
+            cr_assert_eq(rc, PERF_ETIMEDOUT, "call %d: %d %s", i, rc, perf_last_error());
+            cr_assert(took < TIMEOUT_MS + 300, "call %d: %lld ms", i, (long long)took);
+        }
+        test_server_resume(f.server);
+        perf__store_close(f.store);
+    }
+    test_server_stop(f.server);
 }
 
 Test(redis_store, a_server_that_allows_no_tracking, .timeout = 60)
@@ -775,7 +853,8 @@ Test(redis_store, the_documented_user_may_do_what_is_needed, .timeout = 60)
     static const struct test_redis asked = {
         .config = "user cache on >secret resetkeys ~perf:* ~perf.* resetchannels &perf.* "
                   "&__redis__:invalidate -@all +get +set +unlink +rename +evalsha +eval "
-                  "+script|load +zadd +zscore +zcard +zrange +zremrangebyscore +zscan +time "
+                  "+script|load +zadd +zscore +zcard +zrange +zrangebyscore +zremrangebyscore "
+                  "+zscan +time "
                   "+publish +subscribe +multi +exec +ping +select +client|tracking +client|id "
                   "+client|setname\n"};
     struct fixture f;
@@ -803,6 +882,9 @@ Test(redis_store, the_documented_user_may_do_what_is_needed, .timeout = 60)
     perf_store_op mark = test_mark(4, "a", 5);
     cr_assert_eq(perf__store_apply(f.store, &mark, 1), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(see_marks(f.store).count, 1);
+    struct seen young = {0};
+    cr_assert_eq(perf__store_marks(f.store, 6, see, &young), PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(young.count, 0);
     cr_assert_eq(apply_remove(f.store, key), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(apply_set(other, key, "theirs", 0, 0), PERF_OK);
     cr_assert(wait_for(&e, &e.changes, 1));
@@ -856,7 +938,7 @@ static void work(struct fixture *f, struct perf__store *store)
         pointers[i] = &replies[i];
     }
     (void)perf__store_get_many(store, keys, 20, pointers);
-    (void)perf__store_marks(store, see, &seen);
+    (void)perf__store_marks(store, 0, see, &seen);
     (void)perf__store_get(store, &far, &replies[0]);
     for (int i = 0; i < 20; i++)
         perf__reply_free(&replies[i]);

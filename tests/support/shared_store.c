@@ -169,15 +169,17 @@ static int shared_apply(void *store, const perf_store_op *ops, size_t count)
     return PERF_OK;
 }
 
-static int shared_marks(void *store, perf_store_mark_fn each, void *ctx)
+static int shared_marks(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx)
 {
     struct shared_world *w = ((struct shared_store *)store)->world;
     atomic_fetch_add(&w->marks_asked, 1);
     if (atomic_load(&w->fails))
         return PERF_EUNAVAILABLE;
     pthread_mutex_lock(&w->mutex);
+    atomic_store(&w->marks_since, since_ms);
     for (size_t i = 0; i < w->mark_count; i++)
-        if (each(ctx, w->marks[i].kind, (perf_bytes){w->marks[i].name, w->marks[i].len},
+        if (w->marks[i].stamp_ms >= since_ms &&
+            each(ctx, w->marks[i].kind, (perf_bytes){w->marks[i].name, w->marks[i].len},
                  w->marks[i].stamp_ms))
             break;
     pthread_mutex_unlock(&w->mutex);
@@ -202,13 +204,15 @@ static int shared_lease(void *store, const perf_store_key *key, int64_t ttl_ms, 
     int64_t now = w->clock->monotonic_ns(w->clock->ctx) / 1000000;
     pthread_mutex_lock(&w->mutex);
     struct shared_record *r = find(w, key->id);
-    if (!r->lease || now >= r->lease_until_ms) {
-        *token = r->lease = ++w->last_token;
+    bool renews = *token != 0, free = !r->lease || now >= r->lease_until_ms;
+    if (renews ? !free && r->lease == *token : free) {
+        r->lease = renews ? *token : ++w->last_token;
+        *token = r->lease;
         r->lease_until_ms = now + ttl_ms;
         rc = PERF_OK;
     }
     pthread_mutex_unlock(&w->mutex);
-    atomic_fetch_add(&w->leases, rc == PERF_OK);
+    atomic_fetch_add(renews ? &w->renewals : &w->leases, rc == PERF_OK);
     return rc;
 }
 

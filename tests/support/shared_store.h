@@ -38,7 +38,8 @@ struct shared_world {
     uint64_t last_token;
     perf_clock *clock; /* of leases */
     _Atomic bool fails, deaf;
-    _Atomic int gets, sets, left_out, leases, marks_asked;
+    _Atomic int64_t marks_since; /* what was asked for last */
+    _Atomic int gets, sets, left_out, leases, renewals, marks_asked;
     /* Called once, by the next get or apply, without the mutex. */
     void (*_Atomic in_get)(void *ctx), (*_Atomic in_apply)(void *ctx);
     void *hook_ctx;

@@ -182,7 +182,7 @@ static void check_marks(struct perf__store *store, const perf_allocator *a)
                            test_mark(5, "", 1),   test_set(&key, 500, "with marks", 10, 0)};
     cr_assert(perf__store_apply(store, ops, 6) == PERF_OK);
     cr_assert(test_has(store, a, 500, "with marks", 10));
-    cr_assert(perf__store_marks(store, see_mark, &seen) == PERF_OK);
+    cr_assert(perf__store_marks(store, 0, see_mark, &seen) == PERF_OK);
     if (!seen.count)
         return; /* a store without marks() */
     cr_assert(seen.count == 4, "%d marks", seen.count);
@@ -191,10 +191,19 @@ static void check_marks(struct perf__store *store, const perf_allocator *a)
     perf_store_op later = test_mark(4, "a", 60);
     cr_assert(perf__store_apply(store, &later, 1) == PERF_OK);
     seen = (struct marks_seen){.stop_after = 2};
-    cr_assert(perf__store_marks(store, see_mark, &seen) == PERF_OK);
+    cr_assert(perf__store_marks(store, 0, see_mark, &seen) == PERF_OK);
     cr_assert(seen.count == 2, "the callback can stop the listing");
     seen = (struct marks_seen){0};
-    cr_assert(perf__store_marks(store, see_mark, &seen) == PERF_OK && seen.tag_a == 60);
+    cr_assert(perf__store_marks(store, 0, see_mark, &seen) == PERF_OK && seen.tag_a == 60);
+    int64_t late = INT64_C(4102444800000); /* of which the young ones are asked for */
+    perf_store_op young[] = {test_mark(4, "b", late), test_mark(3, "a", late - 1000)};
+    cr_assert(perf__store_apply(store, young, 2) == PERF_OK);
+    for (int64_t since = late - 2000; since <= late + 1; since += 667) {
+        seen = (struct marks_seen){0};
+        cr_assert(perf__store_marks(store, since, see_mark, &seen) == PERF_OK);
+        cr_assert((seen.tag_b == late) >= (since <= late), "all that are young");
+        cr_assert((seen.user_a == late - 1000) >= (since <= late - 1000));
+    }
 }
 
 static void check_sweep(struct perf__store *store, const perf_allocator *a)
@@ -299,7 +308,7 @@ void store_conformance(const perf_tier_options *tier)
     cr_assert(test_has(store, a, 300, "last", 4), "records survive");
     cr_assert(misses(store, a, 301), "so do removals");
     struct marks_seen seen = {0};
-    cr_assert(perf__store_marks(store, see_mark, &seen) == PERF_OK);
+    cr_assert(perf__store_marks(store, 0, see_mark, &seen) == PERF_OK);
     cr_assert(!seen.count || (seen.count == 4 && seen.tag_a == 60), "marks survive");
     perf__store_close(store);
     cr_assert(th.live == 0);

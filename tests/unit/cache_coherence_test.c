@@ -243,6 +243,231 @@ Test(coherence, a_lease_whose_holder_is_gone_ends)
     pair_close(&p);
 }
 
+struct long_load {
+    struct pair *pair;
+    int rounds;
+    int64_t step_ms;
+    bool renews;
+};
+
+/* Time passes in a load, in steps; upkeep comes by after each. */
+static int load_long(perf_load *load, void *ctx)
+{
+    struct long_load *l = ctx;
+    for (int i = 0; i < l->rounds; i++) {
+        test_host_advance(&l->pair->th, l->step_ms);
+        if (l->renews)
+            perf_cache_maintain(l->pair->a, 1);
+    }
+    return perf_load_set(load, "made", 4);
+}
+
+static int load_long_many(perf_load *const *loads, size_t count, void *ctx)
+{
+    for (size_t i = 0; i < count; i++)
+        cr_assert_eq(load_long(loads[i], ctx), PERF_OK);
+    return PERF_OK;
+}
+
+static int load_k_long(struct long_load *l, bool many)
+{
+    perf_loader loader = PERF_LOADER_INIT;
+    char text[8];
+    size_t len;
+    perf_lookup item = {.key = "k", .key_len = 1, .buf = text, .cap = sizeof text};
+    loader.load = load_long;
+    loader.load_many = load_long_many;
+    loader.ctx = l;
+    int rc = many ? perf_cache_get_or_load_many(l->pair->a, "ns", NULL, &item, 1, &loader, &len)
+                  : perf_cache_get_or_load_copy(l->pair->a, "ns", NULL, "k", 1, &loader, text,
+                                                sizeof text, &len);
+    return many && !rc ? item.status : rc;
+}
+
+Test(coherence, a_lease_lasts_as_long_as_its_load)
+{
+    for (int many = 0; many < 2; many++) {
+        struct pair p;
+        pair_open(&p, false);
+        struct long_load l = {.pair = &p, .rounds = 10, .step_ms = 3000, .renews = true};
+        cr_assert_eq(load_k_long(&l, many), PERF_OK, "%s", perf_last_error());
+        cr_assert_eq(atomic_load(&p.world.left_out), 0);
+        cr_assert_geq(atomic_load(&p.world.renewals), 9);
+        assert_value(p.b, "k", "made"); /* it came into the tier after 30 s */
+        int renewals = atomic_load(&p.world.renewals);
+        test_host_advance(&p.th, 3000);
+        perf_cache_maintain(p.a, 1);
+        cr_assert_eq(atomic_load(&p.world.renewals), renewals, "and no longer");
+        /* One that has hung for ten times as long is given up: another may try. */
+        cr_assert_geq(del(p.b, "k"), PERF_OK);
+        l.rounds = 30;
+        cr_assert_eq(load_k_long(&l, many), PERF_OK, "%s", perf_last_error());
+        cr_assert_eq(atomic_load(&p.world.left_out), 1);
+        pair_close(&p);
+    }
+}
+
+/* The thread of the cache does it without upkeep by the host: it looks each quarter of a second. */
+Test(coherence, leases_are_renewed_without_upkeep)
+{
+    struct pair p;
+    pair_open(&p, false);
+    _Atomic bool go = false;
+    struct source slow = {.value = "slow", .go = &go};
+    struct asker a = {.cache = p.a, .source = &slow};
+    cr_assert_eq(pthread_create(&a.thread, NULL, ask, &a), 0);
+    while (!atomic_load(&slow.loads))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    for (int round = 1; round <= 3; round++) {
+        test_host_advance(&p.th, 3000);
+        for (int i = 0; i < 5000 && atomic_load(&p.world.renewals) < round; i++)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        cr_assert_eq(atomic_load(&p.world.renewals), round);
+    }
+    atomic_store(&go, true);
+    pthread_join(a.thread, NULL);
+    assert_value(p.b, "k", "slow");
+    pair_close(&p);
+}
+
+/* --------------------------------------------------------------- loads of batches */
+
+enum { BATCH = 100 };
+
+struct batch_source {
+    _Atomic int calls, loaded;
+    _Atomic bool *go;
+    perf_cache *deletes; /* all of them, while they are being loaded */
+};
+
+static int load_batch(perf_load *const *loads, size_t count, void *ctx)
+{
+    struct batch_source *s = ctx;
+    atomic_fetch_add(&s->calls, 1);
+    atomic_fetch_add(&s->loaded, (int)count);
+    for (size_t i = 0; i < count; i++) {
+        size_t len;
+        const char *key = perf_load_key(loads[i], &len);
+        char text[32];
+        snprintf(text, sizeof text, "%.*s", (int)len, key);
+        if (s->deletes)
+            cr_assert_geq(del(s->deletes, text), PERF_OK);
+        cr_assert_eq(perf_load_set(loads[i], key, len), PERF_OK);
+    }
+    while (s->go && !atomic_load(s->go))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return PERF_OK;
+}
+
+/* Keys first to first + BATCH - 1: each is its own value. */
+static void load_many(perf_cache *cache, int first, struct batch_source *s)
+{
+    perf_lookup items[BATCH] = {0};
+    char keys[BATCH][16], values[BATCH][16];
+    perf_loader loader = PERF_LOADER_INIT;
+    size_t hits;
+    loader.load_many = load_batch;
+    loader.ctx = s;
+    for (int i = 0; i < BATCH; i++) {
+        snprintf(keys[i], sizeof keys[i], "b%d", first + i);
+        items[i] = (perf_lookup){
+            .key = keys[i], .key_len = strlen(keys[i]), .buf = values[i], .cap = sizeof values[i]};
+    }
+    int rc = perf_cache_get_or_load_many(cache, "ns", NULL, items, BATCH, &loader, &hits);
+    cr_assert_eq(rc, PERF_OK, "%s", perf_last_error());
+    cr_assert_eq(hits, BATCH);
+    for (int i = 0; i < BATCH; i++)
+        cr_assert(items[i].len == strlen(keys[i]) && !memcmp(values[i], keys[i], items[i].len));
+}
+
+struct batch_asker {
+    pthread_t thread;
+    perf_cache *cache;
+    int first;
+    struct batch_source *source;
+};
+
+static void *ask_batch(void *ctx)
+{
+    struct batch_asker *a = ctx;
+    load_many(a->cache, a->first, a->source);
+    return NULL;
+}
+
+Test(coherence, batches_of_two_processes_load_each_key_once)
+{
+    struct pair p;
+    _Atomic bool go = false;
+    pair_open(&p, false);
+    struct batch_source slow = {.go = &go}, quick = {0};
+    struct batch_asker a = {.cache = p.a, .first = 0, .source = &slow};
+    struct batch_asker b = {.cache = p.b, .first = BATCH / 2, .source = &quick};
+    cr_assert_eq(pthread_create(&a.thread, NULL, ask_batch, &a), 0);
+    while (!atomic_load(&slow.calls))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    cr_assert_eq(atomic_load(&p.world.leases), BATCH);
+    cr_assert_eq(pthread_create(&b.thread, NULL, ask_batch, &b), 0);
+    while (!atomic_load(&quick.calls)) /* its own half, at once */
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    cr_assert_eq(atomic_load(&quick.loaded), BATCH / 2);
+    atomic_store(&go, true);
+    pthread_join(a.thread, NULL);
+    pthread_join(b.thread, NULL);
+    cr_assert_eq(atomic_load(&slow.loaded), BATCH);
+    cr_assert_eq(atomic_load(&quick.loaded), BATCH / 2, "the others were brought by a");
+    cr_assert_eq(atomic_load(&p.world.left_out), 0);
+    pair_close(&p);
+}
+
+Test(coherence, a_batch_whose_other_loader_is_gone_loads_the_rest)
+{
+    struct pair p;
+    _Atomic bool go = false;
+    pair_open(&p, false);
+    struct source slow = {.value = "slow", .go = &go};
+    struct asker a = {.cache = p.a, .source = &slow};
+    cr_assert_eq(pthread_create(&a.thread, NULL, ask, &a), 0); /* has the lease of "k" */
+    while (!atomic_load(&slow.loads))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    struct long_load l = {.pair = &p, .rounds = 0};
+    perf_lookup items[2] = {{.key = "k", .key_len = 1}, {.key = "own", .key_len = 3}};
+    perf_loader loader = PERF_LOADER_INIT;
+    size_t hits;
+    test_host_advance(&p.th, 5000); /* and loses it: its process is as good as dead */
+    loader.load_many = load_long_many;
+    loader.ctx = &l;
+    cr_assert_eq(perf_cache_get_or_load_many(p.b, "ns", NULL, items, 2, &loader, &hits), PERF_OK);
+    cr_assert_eq(hits, 2);
+    perf_value_release(items[0].value);
+    perf_value_release(items[1].value);
+    atomic_store(&go, true);
+    pthread_join(a.thread, NULL);
+    assert_value(p.b, "k", "made"); /* what came late was left out */
+    pair_close(&p);
+}
+
+Test(coherence, a_batch_does_not_undo_what_another_did_meanwhile)
+{
+    struct pair p;
+    pair_open(&p, false);
+    struct batch_source s = {.deletes = p.b};
+    load_many(p.a, 0, &s);
+    assert_missing(p.a, "b0");
+    assert_missing(p.b, "b99");
+    atomic_store(&p.world.deaf, true); /* the same when the reports are lost */
+    load_many(p.a, 0, &s);
+    cr_assert_eq(atomic_load(&p.world.left_out), BATCH);
+    assert_missing(p.b, "b0");
+    atomic_store(&p.world.deaf, false);
+    /* Leases that were not used are given back: the next one need not wait. */
+    atomic_store(&p.world.fails, true);
+    s.deletes = NULL;
+    load_many(p.a, 0, &s);
+    atomic_store(&p.world.fails, false);
+    pair_close(&p);
+}
+
 Test(coherence, without_leases_each_loads)
 {
     struct pair p;
@@ -299,8 +524,84 @@ Test(coherence, a_tier_that_cannot_tell_is_asked)
     assert_value(p.b, "k", "3");
     test_host_advance(&p.th, 200);
     cr_assert_eq(perf_cache_invalidate_namespace(p.a, "ns"), PERF_OK);
+    test_host_advance(&p.th, 2500); /* marks are asked for twice in coherence_ms */
     perf_cache_maintain(p.b, 1);
     assert_missing(p.b, "k");
+    pair_close(&p);
+}
+
+static bool read_by_the_thread(struct pair *p, int n)
+{
+    for (int i = 0; i < 5000 && atomic_load(&p->world.marks_asked) < n; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return atomic_load(&p->world.marks_asked) == n;
+}
+
+Test(coherence, marks_that_were_read_are_not_read_again)
+{
+    struct pair p;
+    pair_open(&p, true);
+    cr_assert(read_by_the_thread(&p, 4)); /* at the opening, and once for the bound, in both */
+    int64_t read_at = p.th.realtime_ms;
+    for (int i = 0; i < 100; i++)
+        perf_cache_maintain(i % 2 ? p.a : p.b, 1);
+    cr_assert_eq(atomic_load(&p.world.marks_asked), 4, "the bound was not half over");
+    test_host_advance(&p.th, 100000);
+    perf_cache_maintain(p.a, 1);
+    cr_assert(read_by_the_thread(&p, 6));
+    cr_assert_eq(atomic_load(&p.world.marks_since), read_at - 60000,
+                 "young ones, and some overlap");
+
+    /* A mark that could not be written for long is found all the same. */
+    cr_assert_eq(set(p.b, "k", "old", 600000), PERF_OK);
+    test_host_advance(&p.th, 1000);
+    atomic_store(&p.world.fails, true);
+    cr_assert_neq(perf_cache_invalidate_namespace(p.a, "ns"), PERF_OK);
+    for (int i = 0; i < 20; i++) {
+        test_host_advance(&p.th, 10000);
+        perf_cache_maintain(p.b, 1);
+    }
+    atomic_store(&p.world.fails, false);
+    for (int i = 0; i < 50 && tier_of(p.a).repairs; i++) {
+        test_host_advance(&p.th, 100);
+        perf_cache_maintain(p.a, 1);
+    }
+    cr_assert_eq(tier_of(p.a).repairs, 0);
+    test_host_advance(&p.th, 4000);
+    perf_cache_maintain(p.b, 1);
+    test_host_advance(&p.th, 4000);
+    perf_cache_maintain(p.b, 1);
+    assert_missing(p.b, "k");
+    pair_close(&p);
+}
+
+/* A tier that is left alone is not asked for marks either. */
+Test(coherence, marks_are_behind_the_breaker)
+{
+    struct pair p;
+    perf_cache_options o = PERF_CACHE_OPTIONS_INIT;
+    perf_cache *c;
+    pair_open(&p, true);
+    perf_tier_options tier = shared_mute_tier(&p.world);
+    o.tiers = &tier;
+    o.tier_count = 1;
+    o.coherence_ms = 20; /* it is asked long before the breaker lets a call through */
+    o.host = &p.th.host;
+    cr_assert_eq(perf_cache_open(&o, &c), PERF_OK);
+    cr_assert(read_by_the_thread(&p, 6));
+    atomic_store(&p.world.fails, true);
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(set(c, "k", "1", 60000), PERF_EUNAVAILABLE);
+    cr_assert_eq(tier_of(c).breaker, PERF_BREAKER_OPEN);
+    uint64_t skipped = tier_of(c).skipped;
+    test_host_advance(&p.th, 20);
+    perf_cache_maintain(c, 1);
+    for (int i = 0; i < 5000 && tier_of(c).skipped == skipped; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    cr_assert_gt(tier_of(c).skipped, skipped, "it was due");
+    cr_assert_eq(atomic_load(&p.world.marks_asked), 6, "and not done");
+    atomic_store(&p.world.fails, false);
+    (void)!perf_cache_close(c);
     pair_close(&p);
 }
 
@@ -327,6 +628,7 @@ Test(coherence, memory_goes_on_while_a_gap_cannot_be_closed)
     perf_cache_maintain(c, 1);
     assert_value(c, "k", "1");
     atomic_store(&p.world.fails, false);
+    test_host_advance(&p.th, 5000); /* the breaker lets a call through again */
     cr_assert_eq(perf_cache_close(c), PERF_OK);
     pair_close(&p);
 }
@@ -446,6 +748,15 @@ Test(coherence, what_comes_from_below_does_not_undo_a_change_above)
 
 /* ------------------------------------------------------------------- no memory */
 
+static int load_two(perf_load *const *loads, size_t count, void *ctx)
+{
+    int rc = PERF_OK;
+    (void)ctx;
+    for (size_t i = 0; i < count && !rc; i++)
+        rc = perf_load_set(loads[i], "v", 1);
+    return rc;
+}
+
 Test(coherence, every_allocation_fails_once)
 {
     for (int at = 1;; at++) {
@@ -472,6 +783,14 @@ Test(coherence, every_allocation_fails_once)
             int rc = perf_cache_get_or_load_copy(cache, "ns", NULL, "k", 1, &loader, text,
                                                  sizeof text, &len);
             cr_assert(rc == PERF_OK || rc == PERF_ENOMEM, "%s", perf_last_error());
+            struct batch_source many = {0};
+            perf_lookup items[2] = {{.key = "x", .key_len = 1}, {.key = "y", .key_len = 1}};
+            loader.load_many = load_two;
+            loader.ctx = &many;
+            rc = perf_cache_get_or_load_many(cache, "ns", NULL, items, 2, &loader, &len);
+            cr_assert(rc == PERF_OK || rc == PERF_ENOMEM, "%s", perf_last_error());
+            perf_value_release(items[0].value);
+            perf_value_release(items[1].value);
             rc = perf_cache_invalidate_tag(cache, "t");
             cr_assert(rc == PERF_OK || rc == PERF_ENOMEM, "%s", perf_last_error());
             shared_world_deafen(&p.world, true);

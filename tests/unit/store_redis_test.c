@@ -112,6 +112,24 @@ static int parse(const char *location, bool has_server, struct perf__redis_place
                                    url);
 }
 
+Test(redis_names, a_cluster_is_named_by_its_location)
+{
+    struct perf__redis_place place;
+    struct test_host th;
+    const perf_host *host = test_host_init(&th);
+    char *url;
+    cr_assert_eq(
+        perf__redis_place_parse(host->allocator, "h:1?cluster=1&prefix=x", false, &place, &url),
+        PERF_OK);
+    cr_assert(place.is_cluster && place.may_choose && !strcmp(place.prefix, "x"));
+    cr_assert_str_eq(url, "redis://h:1");
+    host->allocator->free(host->allocator->ctx, url);
+    cr_assert_eq(
+        perf__redis_place_parse(host->allocator, "?cluster=0&tracking=1", true, &place, &url),
+        PERF_OK);
+    cr_assert(!place.is_cluster && !place.may_choose && place.tracks && !url);
+}
+
 static void assert_place(const char *location, const char *prefix, bool tracks, const char *rest)
 {
     struct perf__redis_place place;
@@ -148,6 +166,8 @@ Test(redis_names, a_location_is_checked_and_never_quoted)
         "redis://:secret@h?prefix=a:b",
         "redis://:secret@h?tracking=2",
         "redis://:secret@h?tracking=",
+        "redis://:secret@h?cluster=",
+        "redis://:secret@h?cluster=yes",
         "?foo=secret",
         "redis://"
         ":secret@h?prefix=0123456789012345678901234567890123456789012345678901234567890123x",

@@ -137,7 +137,7 @@ Test(store, missing_entries_have_defaults)
     perf_store_usage usage;
     cr_assert(perf__store_sweep(store, 0, 10, &removed) == PERF_OK && removed == 0);
     cr_assert(perf__store_flush(store) == PERF_OK);
-    cr_assert(perf__store_marks(store, NULL, NULL) == PERF_OK);
+    cr_assert(perf__store_marks(store, 0, NULL, NULL) == PERF_OK);
     cr_assert(perf__store_usage(store, &usage) == PERF_OK && !usage.records && !usage.bytes);
     cr_assert(!strcmp(perf__store_name(store), "slots"));
     cr_assert(perf__store_capabilities(store) == PERF_STORE_SERIAL);

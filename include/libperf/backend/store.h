@@ -163,8 +163,9 @@ typedef struct perf_store_vtable {
     /** Makes count changes in order, as one commit where the store has such a thing. */
     int (*apply)(void *store, const perf_store_op *ops, size_t count);
 
-    /** Lists all marks. NULL: invalidation by mark is forgotten with the process. */
-    int (*marks)(void *store, perf_store_mark_fn each, void *ctx);
+    /** Lists the marks whose stamp is since_ms or later, all with 0; more do no harm. NULL:
+     *  invalidation by mark is forgotten with the process. */
+    int (*marks)(void *store, int64_t since_ms, perf_store_mark_fn each, void *ctx);
 
     /**
      * Drops up to budget records that are expired at now_ms or beyond the
@@ -181,21 +182,29 @@ typedef struct perf_store_vtable {
     /**
      * Begins to tell listener what others change, until close; called at most
      * once, right after open, and listener stays valid until close has returned.
+     * PERF_MISS: it tells, but a report may get lost without its knowing, so the library
+     * asks every now and then as well.
      * NULL or PERF_EUNSUPPORTED: nothing is told, and the library asks marks()
      * and the records again every now and then.
      */
     int (*listen)(void *store, const perf_store_listener *listener);
 
     /**
-     * Takes the right to make the record of key, for ttl_ms at most: PERF_OK and
-     * a *token other than 0, greater than those before it for this key; PERF_EBUSY:
-     * somebody else has it. It saves work and proves nothing: its holder may be slow, and
-     * then perf_store_op.lease sees to it that nothing old is kept.
+     * With *token 0 takes the right to make the record of key, for ttl_ms at most: PERF_OK
+     * and a *token other than 0, greater than those before it for this key; PERF_EBUSY:
+     * somebody else has it. Otherwise renews the lease *token, which then ends ttl_ms from
+     * now: PERF_OK; PERF_EBUSY: it is held no more. It saves work and proves nothing: its holder
+     * may be slow, and then perf_store_op.lease sees to it that nothing old is kept.
      */
     int (*lease)(void *store, const perf_store_key *key, int64_t ttl_ms, uint64_t *token);
 
     /** Gives a lease back without a record. One that is not held any more is no error. */
     int (*unlease)(void *store, const perf_store_key *key, uint64_t token);
+
+    /** lease for count keys at once: tokens[i] belongs to keys[i], and becomes 0 where lease would
+     *  say PERF_EBUSY. A failure is one of all. NULL: lease is called for each. */
+    int (*lease_many)(void *store, const perf_store_key *keys, size_t count, int64_t ttl_ms,
+                      uint64_t *tokens);
 } perf_store_vtable;
 
 /**
