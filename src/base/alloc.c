@@ -36,6 +36,8 @@ void *perf__calloc(const perf_allocator *a, size_t count, size_t size)
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes))
         return NULL;
+    if (a->alloc == perf__default_allocator.alloc)
+        return calloc(1, bytes ? bytes : 1); /* pages that are zero already are not touched */
     void *block = perf__alloc(a, bytes);
     return block ? memset(block, 0, bytes) : NULL;
 }

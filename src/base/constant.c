@@ -10,6 +10,7 @@
 #include <libperf/aws_eventstream.h>
 #include <libperf/aws_tables.h>
 #include <libperf/cache.h>
+#include <libperf/executor.h>
 #include <libperf/http.h>
 #include <libperf/pool.h>
 #include <libperf/redis.h>
@@ -165,6 +166,20 @@ static const struct {
     C(PERF_REDIS_SUBSCRIBED),
     C(PERF_REDIS_DISCONNECTED),
     C(PERF_REDIS_GAP),
+    C(PERF_SUBMIT_BLOCK),
+    C(PERF_SUBMIT_FAIL),
+    C(PERF_SUBMIT_RUN),
+    C(PERF_PRIORITY_LOW),
+    C(PERF_PRIORITY_NORMAL),
+    C(PERF_PRIORITY_HIGH),
+    C(PERF_TASK_WAITING),
+    C(PERF_TASK_QUEUED),
+    C(PERF_TASK_RUNNING),
+    C(PERF_TASK_RETRYING),
+    C(PERF_TASK_SUCCEEDED),
+    C(PERF_TASK_FAILED),
+    C(PERF_TASK_CANCELLED),
+    C(PERF_TASK_DEAD),
 #undef C
 };
 
