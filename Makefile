@@ -41,7 +41,7 @@ LIBS     := -pthread -lm
 # Three lines each: on or off, sources, pkg-config modules. AWS needs HTTP.
 BACKENDS := SQLITE HTTP AWS REDIS ZSTD
 WITH_SQLITE ?= 1
-SQLITE_SOURCES := src/store/sqlite%
+SQLITE_SOURCES := src/store/sqlite% src/task/queue_sqlite%
 SQLITE_PKG     := sqlite3
 WITH_HTTP ?= 1
 HTTP_SOURCES := src/net/http%

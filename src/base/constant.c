@@ -9,6 +9,7 @@
 #include <libperf/aws_dynamodb.h>
 #include <libperf/aws_eventstream.h>
 #include <libperf/aws_tables.h>
+#include <libperf/backend/queue.h>
 #include <libperf/cache.h>
 #include <libperf/executor.h>
 #include <libperf/http.h>
@@ -45,6 +46,20 @@ static const struct {
     C(PERF_STORE_SET),
     C(PERF_STORE_REMOVE),
     C(PERF_STORE_MARK),
+    C(PERF_QUEUE_SERIAL),
+    C(PERF_QUEUE_DURABLE),
+    C(PERF_QUEUE_SHARED),
+    C(PERF_QUEUE_PRIORITY),
+    C(PERF_QUEUE_UNIQUE),
+    C(PERF_QUEUE_LIMIT),
+    C(PERF_QUEUE_AFTER),
+    C(PERF_QUEUE_TRANSACTION),
+    C(PERF_QUEUE_CANCEL),
+    C(PERF_QUEUE_REDRIVE),
+    C(PERF_QUEUE_REDRIVE_ALL),
+    C(PERF_QUEUE_REMOVE),
+    C(PERF_QUEUE_PAUSE),
+    C(PERF_QUEUE_RESUME),
     C(PERF_TTL_DEFAULT),
     C(PERF_TTL_FOREVER),
     C(PERF_WRITE_THROUGH),

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/* The SQLite queue: the promises of every queue, and those of its file. */
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "queue_conformance.h"
+#include "seams.h"
+#include "test.h"
+
+static void remove_file(void *ctx)
+{
+    char name[512];
+    static const char *const ends[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "%s%s", (const char *)ctx, ends[i]);
+        unlink(name);
+    }
+}
+
+static struct queue_conformance in_file(char *path)
+{
+    struct queue_conformance c = {
+        .options = PERF_TASKS_OPTIONS_INIT, .empty = remove_file, .ctx = path};
+    c.options.backend = "sqlite";
+    c.options.location = path;
+    return c;
+}
+
+Test(task_queue_sqlite, keeps_the_promises)
+{
+    char *path = test_temp_file("queue.db");
+    struct queue_conformance c = in_file(path);
+    queue_conformance(&c);
+    test_remove_dir_of(path);
+}
+
+Test(task_queue_sqlite, survives_without_memory)
+{
+    char *path = test_temp_file("queue.db");
+    struct queue_conformance c = in_file(path);
+    queue_survives_no_memory(&c);
+    test_remove_dir_of(path);
+}
+
+/* ------------------------------------------------------------------- the file */
+
+static struct perf__host host;
+
+static int open_at(const char *path, struct perf__task_queue **queue)
+{
+    perf_tasks_options options = PERF_TASKS_OPTIONS_INIT;
+    options.location = path; /* and the default backend */
+    cr_assert(perf__host_take(NULL, &host) == PERF_OK);
+    return perf__task_queue_open(&options, &host, queue);
+}
+
+static int put(struct perf__task_queue *queue, const char *id, void *transaction)
+{
+    int status;
+    perf_queue_task task = test_queue_task(id, 1000);
+    perf__task_queue_enqueue(queue, &task, 1, transaction, 1000, &status, NULL);
+    return status;
+}
+
+static int get(struct perf__task_queue *queue, const char *id)
+{
+    perf_queue_reply reply = {.allocator = &host.allocator};
+    int rc = perf__task_queue_get(queue, id, &reply);
+    perf__queue_reply_free(&reply);
+    return rc;
+}
+
+static int claim(struct perf__task_queue *queue)
+{
+    perf_queue_reply reply = {.allocator = &host.allocator};
+    const char *name = "q";
+    perf_queue_kind kind = {"k", 0, 0};
+    perf_queue_claim want = {sizeof want, &name, 1, &kind, 1, 10, "w", 1000, 1000};
+    int rc = perf__task_queue_claim(queue, &want, &reply);
+    perf__queue_reply_free(&reply);
+    return rc;
+}
+
+static void sql(const char *path, const char *text)
+{
+    sqlite3 *db;
+    cr_assert(sqlite3_open(path, &db) == SQLITE_OK);
+    cr_assert(sqlite3_exec(db, text, NULL, NULL, NULL) == SQLITE_OK, "%s", sqlite3_errmsg(db));
+    sqlite3_close(db);
+}
+
+Test(task_queue_sqlite, tasks_survive_and_files_are_private)
+{
+    char *path = test_temp_file("queue.db");
+    struct perf__task_queue *queue;
+    cr_assert(open_at(path, &queue) == PERF_OK, "%s", perf_last_error());
+    cr_assert(put(queue, "a", NULL) == PERF_OK);
+    perf__task_queue_close(queue);
+    struct stat st;
+    cr_assert(!stat(path, &st) && (st.st_mode & 0777) == 0600);
+    cr_assert(open_at(path, &queue) == PERF_OK);
+    cr_assert(get(queue, "a") == PERF_OK && claim(queue) == PERF_OK);
+    perf__task_queue_close(queue);
+    test_remove_dir_of(path);
+}
+
+/* Two handles on one file are what two processes are to each other. */
+Test(task_queue_sqlite, others_are_seen_and_noticed)
+{
+    char *path = test_temp_file("queue.db");
+    struct perf__task_queue *one, *two;
+    cr_assert(open_at(path, &one) == PERF_OK && open_at(path, &two) == PERF_OK);
+    cr_assert(claim(two) == PERF_MISS);
+    cr_assert(put(one, "a", NULL) == PERF_OK);
+    cr_assert(perf__task_queue_wait(two, 10000) == PERF_OK);
+    cr_assert(claim(two) == PERF_OK && claim(one) == PERF_MISS);
+    cr_assert(put(two, "b", NULL) == PERF_OK && claim(one) == PERF_OK);
+    cr_assert(perf__task_queue_control(one, PERF_QUEUE_PAUSE, "q", 1, NULL) == PERF_OK);
+    cr_assert(put(two, "c", NULL) == PERF_OK && claim(two) == PERF_MISS, "paused by the other");
+    perf__task_queue_close(one);
+    perf__task_queue_close(two);
+    test_remove_dir_of(path);
+}
+
+Test(task_queue_sqlite, tasks_come_with_the_hosts_transaction)
+{
+    char *path = test_temp_file("app.db");
+    struct perf__task_queue *queue;
+    sqlite3 *db, *other;
+    sql(path, "CREATE TABLE orders(id INTEGER PRIMARY KEY); PRAGMA user_version=7");
+    cr_assert(open_at(path, &queue) == PERF_OK, "beside the host's tables: %s", perf_last_error());
+    cr_assert(sqlite3_open(path, &db) == SQLITE_OK);
+    cr_assert(put(queue, "a", db) == PERF_EINVAL && strstr(perf_last_error(), "BEGIN"));
+    cr_assert(!sqlite3_exec(db, "BEGIN IMMEDIATE; INSERT INTO orders VALUES(1)", 0, 0, 0));
+    cr_assert(put(queue, "a", db) == PERF_OK, "%s", perf_last_error());
+    cr_assert(put(queue, "a", db) == PERF_EEXISTS);
+    cr_assert(get(queue, "a") == PERF_MISS, "not before it commits");
+    cr_assert(!sqlite3_exec(db, "ROLLBACK", 0, 0, 0));
+    cr_assert(get(queue, "a") == PERF_MISS && claim(queue) == PERF_MISS);
+    cr_assert(!sqlite3_exec(db, "BEGIN IMMEDIATE; INSERT INTO orders VALUES(1)", 0, 0, 0));
+    cr_assert(put(queue, "a", db) == PERF_OK && put(queue, "b", db) == PERF_OK);
+    cr_assert(!sqlite3_exec(db, "COMMIT", 0, 0, 0));
+    cr_assert(perf__task_queue_wait(queue, 10000) == PERF_OK);
+    cr_assert(get(queue, "b") == PERF_OK && claim(queue) == PERF_OK);
+    char *elsewhere = test_temp_file("other.db");
+    cr_assert(sqlite3_open(elsewhere, &other) == SQLITE_OK);
+    cr_assert(!sqlite3_exec(other, "BEGIN", 0, 0, 0));
+    cr_assert(put(queue, "c", other) == PERF_EINVAL && strstr(perf_last_error(), "another file"));
+    sqlite3_close(other);
+    sqlite3_close(db);
+    perf__task_queue_close(queue);
+    sql(path, "SELECT 1/(count(*) = 1) FROM orders; SELECT 1/(user_version = 7) FROM "
+              "pragma_user_version");
+    test_remove_dir_of(elsewhere);
+    test_remove_dir_of(path);
+}
+
+Test(task_queue_sqlite, foreign_and_damaged_files_are_refused_and_left_alone)
+{
+    char *path = test_temp_file("queue.db");
+    struct perf__task_queue *queue;
+    FILE *f = fopen(path, "w");
+    for (int i = 0; i < 1000; i++)
+        fputs("this is no database\n", f);
+    fclose(f);
+    cr_assert(open_at(path, &queue) == PERF_ECORRUPT && strstr(perf_last_error(), path), "%s",
+              perf_last_error());
+    struct stat st;
+    cr_assert(!stat(path, &st) && st.st_size == 20000);
+    remove_file(path);
+    sql(path, "CREATE TABLE perf_queue(a, b)");
+    cr_assert(open_at(path, &queue) == PERF_ECORRUPT, "%s", perf_last_error());
+    remove_file(path);
+    cr_assert(open_at(path, &queue) == PERF_OK && put(queue, "a", NULL) == PERF_OK);
+    perf__task_queue_close(queue);
+    sql(path, "UPDATE perf_queue SET format=99");
+    cr_assert(open_at(path, &queue) == PERF_EINVAL && strstr(perf_last_error(), "format 99"));
+    sql(path, "UPDATE perf_queue SET format=1");
+    cr_assert(open_at(path, &queue) == PERF_OK && get(queue, "a") == PERF_OK, "nothing was lost");
+    perf__task_queue_close(queue);
+    cr_assert(open_at("/nowhere/queue.db", &queue) == PERF_EIO);
+    cr_assert(open_at("/", &queue) == PERF_EINVAL || open_at("/", &queue) == PERF_EIO);
+    test_remove_dir_of(path);
+}
+
+/* What a stranger wrote into the file is refused where it is read, and harms nobody. */
+Test(task_queue_sqlite, strings_and_numbers_of_the_file_are_checked)
+{
+    static const char *const spoils[] = {
+        "UPDATE perf_queue_tasks SET state=77",
+        "UPDATE perf_queue_tasks SET state=0",
+        "UPDATE perf_queue_tasks SET lane=4711",
+        "UPDATE perf_queue_tasks SET user=x'ff00ff'",
+        "UPDATE perf_queue_tasks SET error=CAST(x'41ff' AS TEXT)",
+        "UPDATE perf_queue_tasks SET kept=CAST(x'410042' AS TEXT)",
+        "UPDATE perf_queue_tasks SET worker=CAST(zeroblob(3000000) AS TEXT)",
+        "UPDATE perf_queue_tasks SET flags=flags|24",
+    };
+    char *path = test_temp_file("queue.db");
+    for (size_t i = 0; i < sizeof spoils / sizeof *spoils; i++) {
+        struct perf__task_queue *queue;
+        remove_file(path);
+        cr_assert(open_at(path, &queue) == PERF_OK && put(queue, "a", NULL) == PERF_OK);
+        sql(path, spoils[i]);
+        cr_assert(get(queue, "a") == PERF_ECORRUPT, "%s", spoils[i]);
+        cr_assert(strstr(perf_last_error(), path));
+        claim(queue);
+        perf_queue_counts counts;
+        perf_queue_swept swept;
+        perf__task_queue_count(queue, "q", 1000, &counts);
+        perf__task_queue_sweep(queue, 1 << 30, 10, &swept);
+        cr_assert(put(queue, "b", NULL) == PERF_OK, "others go on");
+        cr_assert(get(queue, "b") == PERF_OK);
+        perf__task_queue_close(queue);
+    }
+    test_remove_dir_of(path);
+}
