@@ -210,7 +210,8 @@ run-demo: $(OUT)/demo
 CHECKS := layers format man symbols headers bare clang tidy consumer abi asan tsan valgrind
 check: ## all checks below, one line of result each
 	@tests/support/deps.sh check
-	@+for c in $(CHECKS); do $(MAKE) --no-print-directory check-$$c || exit 1; done
+	@+for c in $(CHECKS); do $(MAKE) --no-print-directory check-$$c || { \
+	    echo "failed: check-$$c" | tee -a "$${FAILURES:-/dev/null}"; exit 1; }; done
 .PHONY: $(CHECKS:%=check-%)
 
 check-layers: ## rooms include only from floors below

@@ -6,6 +6,7 @@
 # Exit code 77 of a program means skipped, which is a failure under CI.
 set -u
 passed=0 failed=0 skipped=0
+names=() # of what failed, said again at the end, where it is not lost among other lines
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -30,6 +31,7 @@ count_runner() { # from the last summary line in $log
 }
 
 for program in "$@"; do
+    began=$SECONDS
     timeout -k 10 "${TEST_TIMEOUT:-900}" "$program" >"$log" 2>&1 # a hang is a failure, too
     rc=$?
     case "$program" in
@@ -39,9 +41,14 @@ for program in "$@"; do
         count_runner || { failed=$((failed + 1)); tail -n 20 "$log"; }
         if [ $rc -ne 0 ] && [ "$failed" = "$before" ]; then
             failed=$((failed + 1))
+            names+=("$program exited with $rc")
             echo "FAILED: $program exited with $rc"
             tail -n 20 "$log"
-        fi ;;
+        fi
+        while read -r name; do
+            names+=("$(basename "$program"): $name")
+        done < <(grep -E '\[(FAIL|CRASH)\]' "$log" | sed -E 's/.*\] ([^ ]+:[^ ]+).*/\1/')
+        echo "$(basename "$program"): $((SECONDS - began)) s" ;;
     *)
         if [ $rc -eq 0 ]; then
             passed=$((passed + 1))
@@ -51,11 +58,13 @@ for program in "$@"; do
             echo "SKIPPED: $program: $(tail -n 1 "$log")"
         else
             failed=$((failed + 1))
+            names+=("$program exited with $rc")
             echo "FAILED: $program exited with $rc"
             tail -n 20 "$log"
         fi ;;
     esac
 done
+[ $failed -eq 0 ] || printf 'failed: %s\n' "${names[@]}" | tee -a "${FAILURES:-/dev/null}"
 [ -z "${COUNTS:-}" ] || echo "$passed $failed $skipped" >>"$COUNTS"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
