@@ -99,6 +99,10 @@ static bool settle(perf_tasks *t, struct perf__claim **claims, const perf_queue_
         if (outcome == PERF_OK) {
             perf__tasks_count(t, c->count_as, 1);
             tell_waiters(t, c);
+            if (c->end.due_ms && c->end.due_ms < t->sweep_ms) { /* it comes again */
+                t->sweep_ms = c->end.due_ms;
+                pthread_cond_signal(&t->keep);
+            }
         } else if (outcome != PERF_ECONFLICT && try_again(c, outcome, now)) {
             c->next_in_line = again;
             again = c;
