@@ -114,7 +114,8 @@ typedef struct perf_handler_options {
     int64_t backoff_ms;     /**< before the second attempt; doubles, with full jitter (Brooker,
                                  "Exponential Backoff And Jitter", 2015); default 1000 */
     int64_t backoff_max_ms; /**< default 3600000 */
-    int64_t max_running;    /**< of this kind at once in this process; default: workers */
+    int64_t max_running;    /**< of this kind at once in this process; default: as many as there are
+                               workers */
     int64_t per_minute;     /**< of this kind begun in this process; default: no limit */
     int64_t version_min; /**< payloads of an older version are left for older workers; default 0 */
     int64_t version_max; /**< and of a newer one for newer workers; default: any */

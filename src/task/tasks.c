@@ -264,8 +264,7 @@ no_locks:
 
 /* --------------------------------------------------------------------- handlers */
 
-static int take_handler_options(perf_tasks *t, const perf_handler_options *given,
-                                perf_handler_options *o)
+static int take_handler_options(const perf_handler_options *given, perf_handler_options *o)
 {
     int rc = perf__options_take("perf_handler_options", given, o, sizeof *o);
     if (rc)
@@ -273,7 +272,7 @@ static int take_handler_options(perf_tasks *t, const perf_handler_options *given
     use_default_ms(&o->max_attempts, PERF__DEFAULT_ATTEMPTS);
     use_default_ms(&o->backoff_ms, 1000);
     use_default_ms(&o->backoff_max_ms, o->backoff_ms > 3600000 ? o->backoff_ms : 3600000);
-    use_default_ms(&o->max_running, (int64_t)t->options.workers);
+    use_default_ms(&o->max_running, INT32_MAX); /* the workers are bound enough */
     use_default_ms(&o->version_max, INT32_MAX);
     if ((rc = perf__check_range("max_attempts", o->max_attempts, -1, INT32_MAX)) ||
         (rc = perf__check_range("timeout_ms", o->timeout_ms, 0, 36500 * DAY_MS)) ||
@@ -292,7 +291,7 @@ int perf_tasks_handle(perf_tasks *t, const char *kind, perf_task_fn fn, void *ct
 {
     perf_handler_options own;
     int rc = perf__tasks_usable(t);
-    if (rc || (rc = perf__check_kind(kind)) || (rc = take_handler_options(t, options, &own)))
+    if (rc || (rc = perf__check_kind(kind)) || (rc = take_handler_options(options, &own)))
         return rc;
     if (!fn)
         return perf__fail(PERF_EINVAL, "the handler of \"%s\" is NULL; give a function", kind);

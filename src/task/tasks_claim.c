@@ -68,7 +68,8 @@ struct want {
     perf_queue_kind kinds[KINDS_MAX];
     const char *queues[PERF__TASK_QUEUES_MAX];
     size_t kind_count, max;
-    bool rated; /* some kind has had its tasks of this minute */
+    bool rated;    /* some kind has had its tasks of this minute, */
+    bool left_out; /* or as many run as may */
 };
 
 /* What to ask for; max 0: nothing. With the mutex. */
@@ -77,7 +78,7 @@ static void look_for(perf_tasks *t, struct want *w)
     int64_t now = perf__realtime_coarse_ms(&t->host.clock);
     uint64_t turn = t->turn++;
     w->kind_count = w->max = 0;
-    w->rated = false;
+    w->rated = w->left_out = false;
     if (!perf__tasks_has_room(t))
         return;
     w->max = t->options.workers + ahead(t) - (t->ready + t->running - t->pulled);
@@ -86,6 +87,7 @@ static void look_for(perf_tasks *t, struct want *w)
         size_t at = t->handler_count > KINDS_MAX ? (i + turn * KINDS_MAX) % t->handler_count : i;
         struct perf__handler *h = t->handlers[at];
         size_t room = room_of(h, now, &w->rated);
+        w->left_out |= !room;
         if (!room)
             continue;
         if (room < w->max) /* any of those claimed may be of this kind */
@@ -204,11 +206,17 @@ static int ask(perf_tasks *t, const struct want *w, perf_queue_reply *reply)
     return perf__task_queue_claim(t->queue, &want, reply);
 }
 
-/* Waits for the queue to have something, or for ms. */
-static void wait_for_tasks(perf_tasks *t, bool rated)
+/* Waits for the queue to have something. What was left out is not news to the queue: a wake for it
+ * may come before the wait, which is therefore short. */
+static void wait_for_tasks(perf_tasks *t, const struct want *w)
 {
     int64_t ms = perf__task_queue_waits(t->queue) ? LOOK_MS : t->options.poll_ms;
-    if (rated && ms > RATE_MS)
+    pthread_mutex_lock(&t->mutex);
+    bool wake = t->wake_claimer;
+    pthread_mutex_unlock(&t->mutex);
+    if (wake)
+        return;
+    if (w->left_out && ms > RATE_MS)
         ms = RATE_MS;
     if (perf__task_queue_wait(t->queue, ms) != PERF_EUNSUPPORTED)
         return;
@@ -228,6 +236,7 @@ void *perf__tasks_claimer(void *arg)
     pthread_mutex_lock(&t->mutex);
     while (!t->stopping) {
         perf__tasks_dispatch(t);
+        t->wake_claimer = false;
         look_for(t, &w);
         if (!w.max) {
             t->claimer_waits = true;
@@ -243,7 +252,7 @@ void *perf__tasks_claimer(void *arg)
         perf__tasks_count(t, COUNT_CLAIMED, reply.count);
         perf__queue_reply_free(&reply);
         if (rc == PERF_MISS)
-            wait_for_tasks(t, w.rated);
+            wait_for_tasks(t, &w);
         failures = rc < 0 ? failures + 1 : 0;
         if (failures)
             perf__tasks_queue_failed(t, "claim", rc, failures);

@@ -23,7 +23,8 @@ void perf__claim_end(struct perf__claim *c)
         t->pulled -= c->pulled;
     }
     if (c->handler) {
-        t->wake_queue |= (int64_t)c->handler->claimed == c->handler->options.max_running;
+        if ((int64_t)c->handler->claimed == c->handler->options.max_running)
+            t->wake_queue = t->wake_claimer = true;
         c->handler->claimed--;
     }
     c->state = CLAIM_ENDING;

@@ -119,6 +119,7 @@ struct perf_tasks {
     uint32_t watchers;
     bool claimer_waits;              /* for room */
     bool wake_queue;                 /* a kind may begin again that the claimer did not ask for */
+    bool wake_claimer;               /* the same, since it last asked */
     struct perf__handler **handlers; /* fixed from the first claim on */
     size_t handler_count;
     perf_task_hooks hooks[PERF__TASK_HOOKS_MAX];

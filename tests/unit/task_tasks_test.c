@@ -856,8 +856,10 @@ static void *submit_many(void *arg)
 BOTH(every_task_of_many_threads_runs_once)
 {
     struct works w;
+    perf_handler_options h = PERF_HANDLER_OPTIONS_INIT;
+    h.max_running = 4; /* and other kinds without work: a wait must hear that there is room again */
     works_open(&w, workers(4), durable, false);
-    works_handle(&w, NULL);
+    works_handle(&w, &h);
     OK(perf_tasks_start(w.tasks));
     pthread_t threads[SUBMITTERS];
     for (int i = 0; i < SUBMITTERS; i++)
