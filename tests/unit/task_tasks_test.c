@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../src/task/queue.h"
 #include "tasks_fixture.h"
 
 static const perf_tasks_options defaults = PERF_TASKS_OPTIONS_INIT;
@@ -832,6 +833,124 @@ BOTH(lists_come_in_pages)
     perf_tasks_list *list;
     f.limit = 1001;
     FAILS(perf_tasks_find(w.tasks, &f, &list), PERF_EINVAL, "limit is 1001");
+    works_close(&w);
+}
+
+/* ----------------------------------------------------------------------- outages */
+
+static _Atomic bool out; /* the memory queue cannot be reached */
+
+static int out_claim(void *queue, const perf_queue_claim *want, perf_queue_reply *reply)
+{
+    return atomic_load(&out) ? PERF_EUNAVAILABLE : perf__queue_memory.claim(queue, want, reply);
+}
+
+static int out_extend(void *queue, perf_queue_beat *beats, size_t count, int64_t now_ms)
+{
+    return atomic_load(&out) ? PERF_EUNAVAILABLE
+                             : perf__queue_memory.extend(queue, beats, count, now_ms);
+}
+
+static int out_finish(void *queue, perf_queue_end *ends, size_t count)
+{
+    return atomic_load(&out) ? PERF_EUNAVAILABLE : perf__queue_memory.finish(queue, ends, count);
+}
+
+static int out_sweep(void *queue, int64_t now_ms, size_t budget, perf_queue_swept *swept)
+{
+    return atomic_load(&out) ? PERF_EUNAVAILABLE
+                             : perf__queue_memory.sweep(queue, now_ms, budget, swept);
+}
+
+static void outage_open(struct works *w, perf_queue_vtable *vtable)
+{
+    perf_tasks_options o = workers(2);
+    *vtable = perf__queue_memory;
+    vtable->claim = out_claim;
+    vtable->extend = out_extend;
+    vtable->finish = out_finish;
+    vtable->sweep = out_sweep;
+    o.vtable = vtable;
+    o.lease_ms = 30000;
+    atomic_store(&out, false);
+    works_open(w, o, false, true);
+    works_handle(w, NULL);
+    OK(perf_tasks_start(w->tasks));
+    atomic_store(&w->hold, true);
+}
+
+Test(tasks, a_short_outage_costs_no_result)
+{
+    struct works w;
+    perf_queue_vtable vtable;
+    outage_open(&w, &vtable);
+    perf_task_id id = submit(&w, "linger", "", NULL);
+    EVENTUALLY(atomic_load(&w.running) == 1);
+    atomic_store(&out, true);
+    atomic_store(&w.hold, false); /* it ends, and nobody can be told */
+    EVENTUALLY(atomic_load(&w.running) == 0);
+    for (int i = 0; i < 20; i++) {
+        uint64_t errors = works_stats(&w).queue_errors;
+        test_host_advance(&w.th, 1000);
+        EVENTUALLY(works_stats(&w).queue_errors > errors);
+    }
+    cr_assert_eq(state_of(&w, id.text), PERF_TASK_RUNNING);
+    atomic_store(&out, false);
+    for (int i = 0; i < 1000 && state_of(&w, id.text) == PERF_TASK_RUNNING; i++) {
+        test_host_advance(&w.th, 1000);
+        sleep_ms(10);
+    }
+    ends_as(&w, id.text, PERF_TASK_SUCCEEDED);
+    cr_assert_eq(attempts_of(&w, id.text), 1);
+    cr_assert_eq(works_stats(&w).lost, 0);
+    cr_assert_eq(atomic_load(&w.runs), 1);
+    works_close(&w);
+}
+
+Test(tasks, after_a_long_outage_a_task_runs_again)
+{
+    struct works w;
+    perf_queue_vtable vtable;
+    outage_open(&w, &vtable);
+    perf_task_id id = submit(&w, "linger", "", NULL);
+    EVENTUALLY(atomic_load(&w.running) == 1);
+    atomic_store(&out, true);
+    atomic_store(&w.hold, false);
+    EVENTUALLY(atomic_load(&w.running) == 0);
+    for (int i = 0; i < 1000 && !works_stats(&w).lost; i++) {
+        test_host_advance(&w.th, 5000);
+        sleep_ms(10);
+    }
+    cr_assert_eq(works_stats(&w).lost, 1);
+    atomic_store(&out, false);
+    test_host_advance(&w.th, 5000);
+    ends_as(&w, id.text, PERF_TASK_SUCCEEDED);
+    cr_assert_eq(attempts_of(&w, id.text), 2);
+    cr_assert_eq(atomic_load(&w.runs), 2);
+    works_close(&w);
+}
+
+Test(tasks, a_pulled_task_that_was_lost)
+{
+    struct works w;
+    perf_tasks_options o = PERF_TASKS_OPTIONS_INIT;
+    o.lease_ms = 9000;
+    works_open(&w, o, false, true);
+    perf_submit_options s = PERF_SUBMIT_OPTIONS_INIT;
+    s.timeout_ms = 1000;
+    perf_task_id id = submit(&w, "pulled", "", &s);
+    perf_run *run = NULL, *second = NULL;
+    OK(perf_tasks_claim(w.tasks, "pulled", 1000, &run));
+    for (int i = 0; i < 1000 && !works_stats(&w).rescued; i++) {
+        test_host_advance(&w.th, 1000);
+        sleep_ms(10);
+    }
+    OK(perf_tasks_claim(w.tasks, "pulled", 1000, &second));
+    cr_assert_eq(perf_run_attempt(second), 2);
+    FAILS(perf_run_end(run, PERF_OK), PERF_ECONFLICT, "lease of this task was lost");
+    cr_assert_eq(perf_run_snooze(second, 5000), PERF_EBUSY);
+    OK(perf_run_end(second, PERF_EBUSY));
+    cr_assert_eq(state_of(&w, id.text), PERF_TASK_WAITING);
     works_close(&w);
 }
 
