@@ -16,9 +16,10 @@
 enum {
     AHEAD_NS = 50000000, /* of work claimed ahead, for each worker */
     AHEAD_MAX = 256,     /* tasks claimed ahead; also the most in one call */
-    ENDING_MAX = 1024,   /* ends that the queue has not taken yet: claim no more */
-    LOOK_MS = 1000,      /* at least so often the queue is asked, though it tells */
-    RATE_MS = 50,        /* and so often while a kind waits for its rate */
+    ENDING_MAX = 256, /* ends that the queue has not taken yet: claim no more. As many may run again
+                         after a crash */
+    LOOK_MS = 1000,   /* at least so often the queue is asked, though it tells */
+    RATE_MS = 50,     /* and so often while a kind waits for its rate */
     MINUTE_MS = 60000,
     KINDS_MAX = 256, /* on the stack of the claimer */
 };
