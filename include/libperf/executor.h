@@ -259,14 +259,14 @@ PERF_API int perf_task_progress(perf_task *task, perf_progress *progress);
  *  of them. PERF_ENOMEM, PERF_EINVAL. Since 1.0. */
 PERF_API int perf_task_on_done(perf_task *task, perf_task_done_fn done, void *ctx);
 
-/** A file descriptor that is readable once task has ended, for poll, epoll and event loops. It is
- *  the task's: never read or close it, nor use it after the release. Negative: PERF_E code.
- *  Since 1.0. */
-PERF_API int perf_task_fd(perf_task *task);
+/** *fd: a file descriptor that is readable once task has ended, for poll, epoll and event loops. It
+ *  is the task's: never read or close it, nor use it after the release. PERF_EIO: the system has
+ *  none. Since 1.0. */
+PERF_API int perf_task_fd(perf_task *task, int *fd);
 
-/** A file descriptor that is readable while perf_executor_next has something: one for all tasks
- *  submitted with notify. Since 1.0. */
-PERF_API int perf_executor_fd(perf_executor *executor);
+/** *fd: a file descriptor that is readable while perf_executor_next has something: one for all
+ *  tasks submitted with notify. Never read or close it. Since 1.0. */
+PERF_API int perf_executor_fd(perf_executor *executor, int *fd);
 
 /** The next task that has ended and was submitted with notify, in the order of their ends; the
  *  caller releases it. PERF_MISS: none now. Since 1.0. */

@@ -19,6 +19,7 @@
 #include <libperf/aws_tables.h>
 #include <libperf/backend/store.h>
 #include <libperf/cache.h>
+#include <libperf/executor.h>
 #include <libperf/http.h>
 #include <libperf/macros.h>
 #include <libperf/pool.h>

@@ -46,9 +46,10 @@ struct perf__redis_route {
     int (*address)(perf_redis *redis, size_t argc, const perf_bytes *argv,
                    struct perf__redis_link_options *out);
     bool roams; /* it may be another one each time; address may block */
-    /* A blocking command got this error from that server: does address know better now? NULL: it
-     * never does. */
-    bool (*learn)(perf_redis *redis, const struct perf__redis_address *from, const char *error);
+    /* A blocking command got this error from the server at *at. True: *at is where it is to go now,
+     * if *asking with ASKING before. NULL: nobody is ever sent on. */
+    bool (*learn)(perf_redis *redis, const char *error, struct perf__redis_address *at,
+                  bool *asking);
     /* PERF_EINVAL unless one server can execute all commands; *first: the one that says which.
      * NULL: there is only one. */
     int (*together)(size_t count, const perf_redis_command *commands, size_t *first);
@@ -118,6 +119,9 @@ int perf__redis_take_reply(struct perf__redis_op *op, perf_redis_reply *reply,
                            perf_redis_reply **out);
 
 /* ---- redis_command.c ---- */
+/** ASKING, encoded: what a node of a cluster wants to hear before a command that ASK sent on. */
+#define PERF__REDIS_ASKING "*1\r\n$6\r\nASKING\r\n"
+enum { PERF__REDIS_ASKING_LEN = sizeof PERF__REDIS_ASKING - 1 };
 enum { PERF__REDIS_PLAIN, PERF__REDIS_BLOCKS, PERF__REDIS_REFUSED };
 /** What kind of command it is. REFUSED: the sentence says what to use instead. */
 int perf__redis_command_kind(size_t argc, const perf_bytes *argv);

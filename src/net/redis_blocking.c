@@ -129,26 +129,31 @@ static int64_t left_ms(int64_t deadline_ns)
 }
 
 static int call_on(perf_redis *redis, struct perf__redis_link *link, size_t argc,
-                   const perf_bytes *argv, int64_t deadline_ns, perf_redis_reply **out, bool *keep)
+                   const perf_bytes *argv, bool asking, int64_t deadline_ns, perf_redis_reply **out,
+                   bool *keep)
 {
     const perf_allocator *a = &redis->host.allocator;
     struct perf__redis_trip trip;
-    size_t size = perf__redis_encoded_size(argc, argv);
+    size_t before = asking ? PERF__REDIS_ASKING_LEN : 0;
+    size_t size = before + perf__redis_encoded_size(argc, argv);
     char *bytes = perf__alloc(a, size);
-    perf_redis_reply *reply = perf__redis_reply_new(a);
-    int rc = bytes && reply ? PERF_OK : perf__fail_nomem("a Redis command");
+    perf_redis_reply *replies[] = {NULL, perf__redis_reply_new(a)}; /* to ASKING, to the command */
+    int rc = bytes && replies[1] ? PERF_OK : perf__fail_nomem("a Redis command");
     if (!rc) {
-        perf__redis_encode(bytes, argc, argv);
-        perf__redis_trip_init(&trip, argc, argv, bytes, size, 1, deadline_ns, &reply);
+        memcpy(bytes, PERF__REDIS_ASKING, before);
+        perf__redis_encode(bytes + before, argc, argv);
+        perf__redis_trip_init(&trip, argc, argv, bytes, size, asking ? 2 : 1, deadline_ns,
+                              &replies[asking ? 0 : 1]);
         rc = perf__redis_submit(link, &trip.op);
     }
     *keep = false;
     if (rc) {
-        perf_redis_reply_release(reply);
+        perf_redis_reply_release(replies[1]);
     } else {
         perf__redis_wait(link, &trip.op);
         *keep = !trip.op.status;
-        rc = perf__redis_take_reply(&trip.op, reply, out);
+        perf_redis_reply_release(replies[0]);
+        rc = perf__redis_take_reply(&trip.op, replies[1], out);
     }
     perf__free(a, bytes);
     return rc;
@@ -156,7 +161,7 @@ static int call_on(perf_redis *redis, struct perf__redis_link *link, size_t argc
 
 /* On a connection to this server. */
 static int call_at(perf_redis *redis, const struct perf__redis_address *address, size_t argc,
-                   const perf_bytes *argv, int64_t deadline_ns, perf_redis_reply **out)
+                   const perf_bytes *argv, bool asking, int64_t deadline_ns, perf_redis_reply **out)
 {
     char key[272];
     perf_pool *pool = NULL;
@@ -172,7 +177,7 @@ static int call_at(perf_redis *redis, const struct perf__redis_address *address,
     rc = perf_pool_acquire_key(pool, key, "a blocking command", left_ms(deadline_ns), &conn);
     if (!rc) {
         atomic_fetch_add(&redis->blocking_calls, 1);
-        rc = call_on(redis, conn, argc, argv, deadline_ns, out, &keep);
+        rc = call_on(redis, conn, argc, argv, asking, deadline_ns, out, &keep);
         if (keep) {
             perf_pool_release(pool, conn);
         } else {
@@ -193,13 +198,15 @@ int perf__redis_call_blocking(perf_redis *redis, size_t argc, const perf_bytes *
     enum { SERVERS = 4 }; /* that send it on */
     const struct perf__redis_route *route = redis->route;
     struct perf__redis_link_options options;
-    int rc = PERF_OK;
+    bool asking = false;
+    perf__redis_link_defaults(redis, &options);
+    int rc = route->address(redis, argc, argv, &options);
+    if (rc)
+        return rc;
     for (int i = 0; i < SERVERS; i++) {
-        perf__redis_link_defaults(redis, &options);
-        if ((rc = route->address(redis, argc, argv, &options)))
-            break;
-        rc = call_at(redis, &options.address, argc, argv, deadline_ns, out);
-        if (!rc || !route->learn || !route->learn(redis, &options.address, perf_last_error()))
+        rc = call_at(redis, &options.address, argc, argv, asking, deadline_ns, out);
+        if (!rc || !route->learn ||
+            !route->learn(redis, perf_last_error(), &options.address, &asking))
             break;
     }
     return rc;

@@ -376,24 +376,31 @@ static int route_address(perf_redis *redis, size_t argc, const perf_bytes *argv,
     return rc == PERF_MISS ? perf__fail(PERF_EUNAVAILABLE, "%s", perf_last_error()) : rc;
 }
 
-static bool route_learn(perf_redis *redis, const struct perf__redis_address *from,
-                        const char *error)
+static bool route_learn(perf_redis *redis, const char *error, struct perf__redis_address *at,
+                        bool *asking)
 {
     struct perf__redis_cluster *cluster = redis->route_data;
+    struct perf__redis_router *router = &cluster->router;
+    int64_t kind = perf_redis_error_kind(error);
     struct perf__redis_address to;
     int32_t slot;
-    uint32_t number = 0;
-    if (perf_redis_error_kind(error) != PERF_REDIS_ERROR_MOVED ||
-        !perf__redis_redirect_read(error, from, &slot, &to))
+    if ((kind != PERF_REDIS_ERROR_MOVED && kind != PERF_REDIS_ERROR_ASK) ||
+        !perf__redis_redirect_read(error, at, &slot, &to))
         return false;
-    pthread_mutex_lock(&cluster->router.mutex);
-    number = perf__redis_cluster_number(cluster, &to);
+    *at = to;
+    *asking = kind == PERF_REDIS_ERROR_ASK;
+    if (*asking) {
+        atomic_fetch_add(&router->asked, 1);
+        return true;
+    }
+    pthread_mutex_lock(&router->mutex);
+    uint32_t number = perf__redis_cluster_number(cluster, &to);
     if (number)
         atomic_store(&cluster->slots[slot], (uint16_t)number);
-    pthread_mutex_unlock(&cluster->router.mutex);
-    if (number)
-        atomic_fetch_add(&cluster->router.moved, 1);
-    return number && perf__redis_cluster_want(cluster, true) == PERF_OK;
+    pthread_mutex_unlock(&router->mutex);
+    atomic_fetch_add(&router->moved, 1);
+    perf__redis_cluster_want(cluster, true);
+    return true;
 }
 
 /* Calls fn with the link of each node that has one. */

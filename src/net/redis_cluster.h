@@ -32,7 +32,7 @@ struct perf__redis_refresh {
     bool wanted, answered, seeded;
     int64_t begun_ns, due_ns;
     int status; /* of the last one as a whole, and its sentence */
-    char error[200];
+    char error[PERF__REDIS_SENTENCE];
     uint16_t candidates[PERF__REDIS_NODES]; /* numbers, from 1 */
     size_t candidate_count, next;
 };

@@ -44,7 +44,7 @@ struct perf__redis_resolve {
     _Atomic bool done;
     struct perf__redis_address where;
     int status;
-    char error[160];
+    char error[PERF__REDIS_SENTENCE];
     struct target targets[ADDRESSES];
     int count, next;
 };
@@ -94,7 +94,7 @@ static void attempt_failed(struct perf__redis_link *link, int status, const char
                            int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
-    char text[sizeof((struct perf__redis_op *)0)->error];
+    char text[PERF__REDIS_SENTENCE];
     pthread_mutex_lock(&link->mutex);
     snprintf(link->failure, sizeof link->failure, "%s", error); /* it may be the resolve's */
     pthread_mutex_unlock(&link->mutex);
@@ -104,7 +104,7 @@ static void attempt_failed(struct perf__redis_link *link, int status, const char
     link->stats.connect_failures++;
     link->failures++;
     link->failed = status;
-    snprintf(text, sizeof text, "%.70s: %.120s", link->label, link->failure);
+    snprintf(text, sizeof text, "%.70s: %.200s", link->label, link->failure);
     link->state = link->options.once ? PERF__REDIS_ENDED : PERF__REDIS_PAUSED;
     link->retry_ns = now + backoff_ns(link);
     if (link->options.fail_fast || link->options.once || status != PERF_EUNAVAILABLE)
@@ -117,7 +117,7 @@ static void attempt_failed(struct perf__redis_link *link, int status, const char
 /* With the sentence of perf__fail. */
 static void attempt_failed_so(struct perf__redis_link *link, int status, int64_t now)
 {
-    char text[160];
+    char text[PERF__REDIS_SENTENCE];
     snprintf(text, sizeof text, "%s", perf_last_error());
     attempt_failed(link, status, text, now);
 }
@@ -499,7 +499,7 @@ static void serve_reader(struct perf__redis_link *link, uint32_t events, int64_t
         atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_THREAD);
     if (atomic_load(&link->reader) != PERF__REDIS_THREAD)
         return; /* a caller reads, and sees what we see */
-    if (perf__redis_read_once(link)) {
+    if ((news || wanted) && perf__redis_read_once(link)) {
         link->heard_ns = now;
         link->pinged_ns = 0;
     }
@@ -532,8 +532,11 @@ static void ping(struct perf__redis_link *link, int64_t now)
 static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
+    link->serving = true; /* what is submitted meanwhile is written below */
     serve_reader(link, events, now);
     ping(link, now);
+    perf__redis_call_finished(link);
+    link->serving = false;
     pthread_mutex_lock(&link->mutex);
     bool write = link->writing && link->loop_writes && (!link->blocked || (events & EPOLLOUT));
     pthread_mutex_unlock(&link->mutex);
@@ -542,6 +545,10 @@ static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now
     pthread_mutex_lock(&link->mutex);
     perf__redis_expire(link, &ended, now);
     bool up = link->state == PERF__REDIS_IS_UP;
+    int role = PERF__REDIS_FREE;
+    if (link->read_wanted && up) /* by what a callback submitted */
+        atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_THREAD);
+    link->read_wanted = false;
     link->timer_ns = link->next_deadline;
     if (up)
         perf__redis_loop_watch(
@@ -561,7 +568,7 @@ static void serve_up(struct perf__redis_link *link, uint32_t events, int64_t now
 static bool serve_broken(struct perf__redis_link *link, int64_t now)
 {
     struct perf__redis_ended ended = {NULL, 0, false};
-    char text[sizeof((struct perf__redis_op *)0)->error];
+    char text[PERF__REDIS_SENTENCE];
     int role = PERF__REDIS_THREAD;
     atomic_compare_exchange_strong(&link->reader, &role, PERF__REDIS_NOBODY_MAY);
     role = PERF__REDIS_FREE;

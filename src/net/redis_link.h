@@ -41,6 +41,8 @@ struct perf__redis_loop;
 struct perf__redis_link;
 struct perf__redis_tls;
 
+enum { PERF__REDIS_SENTENCE = 300 }; /* room for why something failed */
+
 /* Commands on their way, and where their replies go. On the stack of a caller that waits. */
 struct perf__redis_op {
     /* Set by who submits; zero the rest. */
@@ -56,10 +58,12 @@ struct perf__redis_op {
 
     /* Results. */
     int status;
-    char error[200]; /* the sentence to a status; may hold bytes of the server's, made printable */
+    char error[PERF__REDIS_SENTENCE]; /* the sentence to a status; may hold bytes of the server's,
+                                         made printable */
 
     /* The link's own. */
     _Atomic uint32_t over;
+    bool crowd; /* submitted while others were under way, to a server nearby */
     uint32_t wave;
     struct perf__redis_op *next;
     uint64_t ticket;

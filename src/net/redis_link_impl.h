@@ -10,7 +10,8 @@
  * Whoever waits first for a reply becomes the reader: it polls the socket, and
  * gives all replies of what it read to their ops under one lock. It wakes the
  * others by `waves`: all ops that went out in one write sleep on the same word,
- * so one system call wakes all whose replies came together. When its own reply
+ * so one system call wakes all whose replies came together; in a crowd most do
+ * not sleep at all, but give others their turn (redis_wait.c). When its own reply
  * is there it leaves, and wakes one of those still waiting to read on; the I/O
  * thread reads when nobody waits. A single caller thus makes the system calls
  * that it would make with a socket of its own, and no thread is woken for it.
@@ -98,13 +99,14 @@ struct perf__redis_link {
     struct perf__redis_op *finished, **finished_end; /* for the I/O thread to call done */
     int64_t last_async_ns;
     int failed, broken; /* why the last attempt failed, and the last connection broke */
-    char failure[160], why_broken[160];
+    char failure[PERF__REDIS_SENTENCE], why_broken[160];
     char label[80]; /* who the peer is, for sentences */
     struct perf__redis_address connected_to;
     perf_redis_stats stats;
 
     _Atomic int reader;
-    _Atomic int inside; /* ops that are waited for */
+    _Atomic int64_t turns_from_ns; /* nobody gives turns before */
+    _Atomic int inside;            /* ops that are waited for */
     struct perf__redis_wave waves[PERF__REDIS_WAVES];
 
     /* Writer. */
@@ -122,6 +124,7 @@ struct perf__redis_link {
     struct perf__redis_session *session;
     uint32_t watched;
     bool in_epoll;
+    bool serving; /* what is submitted on the I/O thread is seen to at the end of this service */
     int64_t timer_ns, retry_ns, connect_by_ns, up_ns, heard_ns, pinged_ns, resolve_by_ns;
     unsigned failures;
     struct perf__redis_resolve *resolve;
@@ -135,10 +138,7 @@ struct perf__redis_link {
     bool attention;
 };
 
-/* ---- redis_link.c ---- */
-/** The connection is dead: sets state and failure, wakes reader and writer, calls the loop. With
- *  the mutex. */
-void perf__redis_break(struct perf__redis_link *link, int status, const char *why);
+/* ---- redis_end.c ---- */
 /** Ends an op. With the mutex; what is to be called or woken afterwards is collected. */
 struct perf__redis_ended {
     struct perf__redis_op *anywhere;
@@ -154,16 +154,38 @@ void perf__redis_call_finished(struct perf__redis_link *link);
 /** Ends ops with done whose deadline has passed. With the mutex. */
 void perf__redis_expire(struct perf__redis_link *link, struct perf__redis_ended *ended,
                         int64_t now_ns);
+/** The status, and into text the sentence, of an op whose time is over. With the mutex. */
+int perf__redis_late_status(struct perf__redis_link *link, const struct perf__redis_slot *slot,
+                            const struct perf__redis_op *op, char *text, size_t size);
+/** This is the I/O thread, and it is about to do all that is due on this link. */
+bool perf__redis_is_served(struct perf__redis_link *link);
+
+/* ---- redis_send.c ---- */
+/** The connection is dead: sets state and failure, wakes reader and writer, calls the loop. With
+ *  the mutex. */
+void perf__redis_break(struct perf__redis_link *link, int status, const char *why);
 /** Drops given-up ops and, with all, every op that may have been written, from ring and out, which
  *  then begins a new stream. With the mutex; nobody writes. */
 void perf__redis_restart_stream(struct perf__redis_link *link, struct perf__redis_ended *ended,
                                 bool all, int status, const char *error);
+/** May what is in out be written now, by who asks? With the mutex. */
+bool perf__redis_may_write(struct perf__redis_link *link);
+/** A reply to this write has come: how far away is the server? With the mutex. */
+void perf__redis_measure(struct perf__redis_link *link, uint32_t wave);
 /** Sends what is in out. Whoever set link->writing. */
 void perf__redis_flush(struct perf__redis_link *link);
-/** Reads once. Reader. False: nothing came, or the connection broke. */
-bool perf__redis_read_once(struct perf__redis_link *link);
 bool perf__redis_buffer_add(const perf_allocator *allocator, struct perf__redis_buffer *b,
                             const char *bytes, size_t len);
+
+/* ---- redis_receive.c ---- */
+/** Reads once. Reader. False: nothing came, or the connection broke. */
+bool perf__redis_read_once(struct perf__redis_link *link);
+
+/* ---- redis_wait.c ---- */
+/** Wakes up to count of those who sleep on the wave of this number. Without the mutex. */
+void perf__redis_wake(struct perf__redis_link *link, int number, int count);
+/** The monotonic clock to the nanosecond. */
+int64_t perf__redis_precise_now(void);
 
 /* ---- redis_connect.c: all on the I/O thread ---- */
 /** Does whatever is due on a link: after events of its socket, a timer or a call for attention. */

@@ -158,8 +158,8 @@ static void *loop_main(void *argument)
     struct perf__redis_loop *loop = argument;
     struct epoll_event events[EVENTS];
     here = loop;
+    atomic_store(&loop->awake, true);
     for (;;) {
-        atomic_store(&loop->awake, true);
         run_tasks(loop);
         int64_t until = serve_all(loop);
         /* Whoever calls from here on must write to wake_fd; what came before is looked for. */
@@ -175,6 +175,7 @@ static void *loop_main(void *argument)
             wait_ms = wait_ms > LONGEST_MS ? LONGEST_MS : wait_ms < 0 ? 0 : wait_ms;
         }
         int count = epoll_wait(loop->epoll_fd, events, EVENTS, (int)wait_ms);
+        atomic_store(&loop->awake, true);
         int64_t now = perf__redis_now();
         for (int i = 0; i < count; i++)
             if (events[i].data.ptr)

@@ -46,7 +46,7 @@ struct round {
     struct lane *lanes;
     size_t lane_room;
     int status; /* what a unit that has no reply ended with */
-    char error[200];
+    char error[PERF__REDIS_SENTENCE];
 };
 
 static void remember(struct round *r, int status, const char *error)

@@ -126,9 +126,6 @@ void perf__redis_search_end(struct perf__redis_search *search);
  *  client closes. Inside. */
 bool perf__redis_router_pause(struct perf__redis_router *router, struct perf__redis_search *search,
                               int64_t deadline_ns);
-/** ASKING, encoded. */
-#define PERF__REDIS_ASKING "*1\r\n$6\r\nASKING\r\n"
-enum { PERF__REDIS_ASKING_LEN = sizeof PERF__REDIS_ASKING - 1 };
 /** Calls trip->op.done where it may run. */
 struct perf__redis_ending {
     struct perf__redis_task task;

@@ -157,7 +157,7 @@ static int find_master(struct perf__redis_sentinel *s, int64_t timeout_ms,
         }
         perf__log(&s->router.redis->host.log, PERF_LOG_WARNING, "redis", "%s", perf_last_error());
     }
-    char last[200];
+    char last[PERF__REDIS_SENTENCE];
     snprintf(last, sizeof last, "%s", perf_last_error());
     return perf__fail(rc, "none of %zu sentinels names the master \"%s\"; the last one: %s",
                       s->count, s->master_name, last);

@@ -192,23 +192,34 @@ int perf_executor_drain(perf_executor *e, int64_t timeout_ms)
                       (long long)timeout_ms);
 }
 
-static bool threads_ended(perf_executor *e, int64_t until_ns)
+/* Under the mutex. */
+static uint32_t living(perf_executor *e)
 {
-    bool ended = false;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < atomic_load(&e->slots); i++) {
+        struct perf__worker *w = atomic_load(&e->workers[i]);
+        n += w->started && !atomic_load(&w->ended);
+    }
+    return n;
+}
+
+/* Gives up when STOP_MS went by in which none ended. */
+static bool threads_ended(perf_executor *e)
+{
+    uint32_t before = 0, now;
+    int64_t until_ns = 0;
     pthread_mutex_lock(&e->mutex);
     e->drainers++;
-    while (!ended) {
-        ended = true;
-        for (uint32_t i = 0; i < atomic_load(&e->slots); i++) {
-            struct perf__worker *w = atomic_load(&e->workers[i]);
-            ended = ended && (!w->started || atomic_load(&w->ended));
-        }
-        if (!ended && !perf__cond_wait(&e->idle, &e->mutex, until_ns))
+    while ((now = living(e))) {
+        if (now != before)
+            until_ns = perf__deadline_after(STOP_MS);
+        before = now;
+        if (!perf__cond_wait(&e->idle, &e->mutex, until_ns) && living(e) == before)
             break;
     }
     e->drainers--;
     pthread_mutex_unlock(&e->mutex);
-    return ended;
+    return !now;
 }
 
 int perf_executor_close(perf_executor *e, int64_t drain_ms)
@@ -229,7 +240,7 @@ int perf_executor_close(perf_executor *e, int64_t drain_ms)
     perf__timer_stop(e);
     atomic_store(&e->state, PERF__STOPPING);
     perf__worker_wake_all(e);
-    if (!threads_ended(e, perf__deadline_after(STOP_MS)))
+    if (!threads_ended(e))
         return perf__fail(
             PERF_EBUSY,
             "%llu threads still run tasks that do not look at perf_run_cancelled; let "

@@ -36,18 +36,21 @@ void perf__notify(struct perf__done *done, perf_task *task)
     pthread_mutex_unlock(&e->mutex);
 }
 
-int perf_executor_fd(perf_executor *e)
+int perf_executor_fd(perf_executor *e, int *out)
 {
     int rc;
     if ((rc = perf__executor_usable(e)))
         return rc;
+    if (!out)
+        return perf__fail(PERF_EINVAL, "fd is NULL; give a place for the descriptor");
     pthread_mutex_lock(&e->mutex);
     if (e->notify_fd < 0 && (e->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0 &&
         e->notify_first)
         set_readable(e);
-    rc = e->notify_fd >= 0
-             ? e->notify_fd
-             : perf__fail(PERF_EIO, "no descriptor for an executor: %s", strerror(errno));
+    if (e->notify_fd >= 0)
+        *out = e->notify_fd;
+    else
+        rc = perf__fail(PERF_EIO, "no descriptor for an executor: %s", strerror(errno));
     pthread_mutex_unlock(&e->mutex);
     return rc;
 }

@@ -14,6 +14,7 @@
  */
 #include "queue_sqlite.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "../base/alloc.h"
@@ -218,6 +219,12 @@ static void pass_on(struct sqlite_queue *q)
 /* Runs all that wait, and lets go of the connection. The mutex is held. */
 static void lead(struct sqlite_queue *q)
 {
+    /* Those who were woken by the last commit are about to bring their next call. */
+    if (q->crowd > 1) {
+        pthread_mutex_unlock(&q->mutex);
+        sched_yield();
+        pthread_mutex_lock(&q->mutex);
+    }
     struct queue_job *first = q->first;
     q->first = NULL;
     q->last = &q->first;
@@ -229,7 +236,9 @@ static void lead(struct sqlite_queue *q)
         pthread_cond_broadcast(&q->changed);
     }
     /* Once done it may be gone, as soon as the mutex is free. */
+    q->crowd = 0;
     for (struct queue_job *job = first, *next; job; job = next) {
+        q->crowd++;
         next = job->next;
         job->done = true;
         if (!job->leads)

@@ -34,6 +34,14 @@ enum { TASK_ASIDE = 9 };
 /* The column place; NULL: in no line. Lanes are 1 and more. */
 enum { PLACE_RUNNING = 0, PLACE_WAITING = -1, PLACE_ENDED = -2 };
 
+/* Keys of the table perf_queue, which has all numbers of the file in one page; those of a queue's
+ * counts follow COUNT_KEY(queue). */
+enum { KEY_FORMAT = 0, KEY_NEXT = 1, KEY_CHANGES = 2 };
+#define COUNT_KEY(queue) ((queue)*16)
+
+/* Rows, tokens, queues and times of the file are within this. */
+#define NUMBER_MAX ((int64_t)1 << 58)
+
 /* Bytes up to here are kept in the row of their task. */
 enum { INLINE_MAX = 1024 };
 
@@ -129,8 +137,8 @@ struct queue_db {
     sqlite3 *db;
     sqlite3_stmt *statements[SQL_STATEMENTS];
     int rc;
-    int64_t changes;         /* of names and lanes, as they were read; -1: unknown */
-    int64_t next, next_read; /* the next row or token */
+    int64_t changes, changes_read; /* of names and lanes, as they were read; -1: unknown */
+    int64_t next, next_read;       /* the next row or token */
     struct queue_name *names;
     size_t names_count, names_cap;
     struct queue_lane *lanes;
@@ -153,6 +161,7 @@ struct sqlite_queue {
     pthread_mutex_t mutex; /* of what follows, down to seen */
     pthread_cond_t changed;
     struct queue_job *first, **last; /* waiting for a transaction */
+    size_t crowd;                    /* calls in the last transaction */
     bool busy;                       /* somebody has the writing connection */
     uint64_t news, wakes;
     uint64_t seen[WAIT_SLOTS];

@@ -34,16 +34,17 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_RELEASE] = "RELEASE perf_queue",
     [SQL_ROLLBACK_TO] = "ROLLBACK TO perf_queue",
     [SQL_DATA_VERSION] = "PRAGMA data_version",
-    [SQL_META] = "SELECT next, changes FROM perf_queue WHERE one=1",
-    [SQL_SET_META] = "UPDATE perf_queue SET next=?1, changes=?2 WHERE one=1",
+    [SQL_META] =
+        "SELECT (SELECT n FROM perf_queue WHERE key=1), (SELECT n FROM perf_queue WHERE key=2)",
+    [SQL_SET_META] = "UPDATE perf_queue SET n=?2 WHERE key=?1",
     [SQL_NAMES] = "SELECT queue, name, paused FROM perf_queue_names",
     [SQL_ADD_NAME] = "INSERT INTO perf_queue_names(queue, name, paused) VALUES(?1, ?2, 0)",
     [SQL_PAUSE] = "UPDATE perf_queue_names SET paused=?2 WHERE queue=?1",
     [SQL_LANES] = "SELECT lane, queue, kind, version FROM perf_queue_lanes",
     [SQL_ADD_LANE] = "INSERT INTO perf_queue_lanes VALUES(?1, ?2, ?3, ?4)",
-    [SQL_COUNT] = "INSERT INTO perf_queue_counts VALUES(?1, ?2, ?3) ON CONFLICT(queue, state) DO "
-                  "UPDATE SET n=n+excluded.n",
-    [SQL_COUNTS] = "SELECT state, n FROM perf_queue_counts WHERE queue=?1",
+    [SQL_COUNT] =
+        "INSERT INTO perf_queue VALUES(?1, ?2) ON CONFLICT(key) DO UPDATE SET n=n+excluded.n",
+    [SQL_COUNTS] = "SELECT key, n FROM perf_queue WHERE key>?1 AND key<?2",
     [SQL_ROW_OF] = "SELECT row, state FROM perf_queue_tasks WHERE id=?1",
     [SQL_UNIQUE] = "SELECT row, id, state, unique_until FROM perf_queue_tasks WHERE uniq=?1",
     [SQL_DROP_UNIQUE] = "UPDATE perf_queue_tasks SET uniq=NULL WHERE row=?1",
@@ -383,26 +384,31 @@ void perf__queue_db_refresh(struct queue_db *db)
     if (perf__queue_db_row(db, s)) {
         db->next = db->next_read = sqlite3_column_int64(s, 0);
         changes = sqlite3_column_int64(s, 1);
+        if (sqlite3_column_type(s, 0) != SQLITE_INTEGER || changes < 0 || db->next < 1 ||
+            db->next > NUMBER_MAX)
+            perf__queue_db_corrupt(db, "the table perf_queue");
         sqlite3_reset(s);
-    } else {
-        perf__queue_db_corrupt(db, "the table perf_queue");
     }
     if (db->rc || changes == db->changes)
         return;
     forget(db);
     s = perf__queue_db_bind(db, SQL_NAMES, "");
-    while (perf__queue_db_row(db, s))
-        remember_name(db, sqlite3_column_int64(s, 0), perf__queue_db_text(db, s, 1),
-                      sqlite3_column_int64(s, 2));
+    while (perf__queue_db_row(db, s)) {
+        int64_t queue = sqlite3_column_int64(s, 0);
+        if (queue < 1 || queue > NUMBER_MAX)
+            perf__queue_db_corrupt(db, "the table perf_queue_names");
+        remember_name(db, queue, perf__queue_db_text(db, s, 1), sqlite3_column_int64(s, 2));
+    }
     s = perf__queue_db_bind(db, SQL_LANES, "");
     while (perf__queue_db_row(db, s)) {
         int64_t lane = sqlite3_column_int64(s, 0), queue = sqlite3_column_int64(s, 1);
-        if (lane < 1 || db->lanes_count > LANES_MAX || !perf__queue_db_name(db, queue))
+        if (lane < 1 || lane > NUMBER_MAX || db->lanes_count > LANES_MAX ||
+            !perf__queue_db_name(db, queue))
             perf__queue_db_corrupt(db, "the table perf_queue_lanes");
         remember_lane(db, lane, queue, perf__queue_db_text(db, s, 2), sqlite3_column_int64(s, 3));
     }
     if (!db->rc)
-        db->changes = changes;
+        db->changes = db->changes_read = changes;
 }
 
 void perf__queue_db_settle(struct queue_db *db)
@@ -416,13 +422,18 @@ void perf__queue_db_settle(struct queue_db *db)
         n->deltas[TASK_ASIDE] = 0;
         for (int64_t state = PERF_TASK_WAITING; state <= PERF_TASK_DEAD; state++) {
             if (n->deltas[state])
-                perf__queue_db_run(db, perf__queue_db_bind(db, SQL_COUNT, "iii", n->queue, state,
+                perf__queue_db_run(db, perf__queue_db_bind(db, SQL_COUNT, "ii",
+                                                           COUNT_KEY(n->queue) + state,
                                                            n->deltas[state]));
             n->deltas[state] = 0;
         }
     }
+    int64_t next = KEY_NEXT, changes = KEY_CHANGES;
     if (db->next != db->next_read)
-        perf__queue_db_run(db, perf__queue_db_bind(db, SQL_SET_META, "ii", db->next, db->changes));
+        perf__queue_db_run(db, perf__queue_db_bind(db, SQL_SET_META, "ii", next, db->next));
+    if (db->changes != db->changes_read)
+        perf__queue_db_run(db, perf__queue_db_bind(db, SQL_SET_META, "ii", changes, db->changes));
+    db->changes_read = db->changes;
 }
 
 struct queue_name *perf__queue_db_name(struct queue_db *db, int64_t queue)

@@ -31,6 +31,8 @@ enum {
     DEFAULT_TIMEOUT_MS = 5000,
     SWITCH_RETRY_MS = 5,
     CACHE_KIB = 16384,
+    LOOKASIDE_SIZE = 1200,
+    LOOKASIDE_COUNT = 400,
     CHECKPOINT_PAGES = 4000,
     RETRY_MIN_NS = 50000, /* a lock of another process is asked for again after so long */
     RETRY_MAX_NS = 2000000
@@ -44,14 +46,11 @@ static const char default_location[] = "libperf-tasks.db";
  * have only the rows that need them.
  */
 static const char *const schema[] = {
-    "CREATE TABLE perf_queue(one INTEGER PRIMARY KEY, format INTEGER NOT NULL, next INTEGER NOT "
-    "NULL, changes INTEGER NOT NULL)",
+    "CREATE TABLE perf_queue(key INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
     "CREATE TABLE perf_queue_names(queue INTEGER PRIMARY KEY, name TEXT NOT NULL, paused INTEGER "
     "NOT NULL)",
     "CREATE TABLE perf_queue_lanes(lane INTEGER PRIMARY KEY, queue INTEGER NOT NULL, kind TEXT NOT "
     "NULL, version INTEGER NOT NULL)",
-    "CREATE TABLE perf_queue_counts(queue INTEGER NOT NULL, state INTEGER NOT NULL, n INTEGER NOT "
-    "NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID",
     "CREATE TABLE perf_queue_tasks(row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, lane INTEGER "
     "NOT NULL, state INTEGER NOT NULL, place INTEGER, sort INTEGER, flags INTEGER NOT NULL, "
     "pending "
@@ -123,6 +122,7 @@ static int connect(struct queue_db *db, bool writes)
     if (code != SQLITE_OK)
         return perf__queue_db_fail(db, "opening");
     sqlite3_extended_result_codes(db->db, 1);
+    sqlite3_db_config(db->db, SQLITE_DBCONFIG_LOOKASIDE, NULL, LOOKASIDE_SIZE, LOOKASIDE_COUNT);
     if (writes)
         sqlite3_busy_handler(db->db, on_busy, q);
     else
@@ -162,8 +162,8 @@ static int identify(struct queue_db *db)
     bool ours = known == SCHEMA_SIZE && objects == SCHEMA_SIZE;
     int64_t format = 0;
     if (ours || query(db, "SELECT count(*) FROM pragma_table_info('perf_queue') WHERE "
-                          "name='format'"))
-        format = query(db, "SELECT max(format) FROM perf_queue");
+                          "name IN ('key', 'n')") == 2)
+        format = query(db, "SELECT n FROM perf_queue WHERE key=0");
     if (!db->rc && format > FORMAT_VERSION)
         db->rc = perf__fail(PERF_EINVAL,
                             "sqlite queue %.200s: the file has format %lld and this libperf knows "
@@ -213,7 +213,8 @@ static int create(struct queue_db *db)
         for (size_t i = 0; i < SCHEMA_SIZE; i++)
             execute(db, schema[i]);
         char sql[96];
-        snprintf(sql, sizeof sql, "INSERT INTO perf_queue VALUES(1, %d, 1, 0)", FORMAT_VERSION);
+        snprintf(sql, sizeof sql, "INSERT INTO perf_queue VALUES(0, %d), (1, 1), (2, 0)",
+                 FORMAT_VERSION);
         execute(db, sql);
     }
     if (execute(db, "COMMIT"))

@@ -109,8 +109,8 @@ int perf__queue_read_add(struct queue_db *db, sqlite3_stmt *s, bool bytes, perf_
     fill_numbers(s, &t);
     if (t.state == TASK_ASIDE)
         t.state = PERF_TASK_QUEUED;
-    if (t.state < PERF_TASK_WAITING || t.state > PERF_TASK_DEAD)
-        return perf__queue_db_corrupt(db, "the state of a task");
+    if (t.state < PERF_TASK_WAITING || t.state > PERF_TASK_DEAD || row < 1 || row > NUMBER_MAX)
+        return perf__queue_db_corrupt(db, "a number of a task");
     t.queue = name->name;
     t.kind = lane->kind;
     t.version = lane->version;
@@ -263,11 +263,12 @@ int perf__queue_read_count(struct queue_db *db, const char *name, perf_queue_cou
     if (!n)
         return end(db, PERF_OK);
     counts->paused = n->paused;
-    sqlite3_stmt *s = perf__queue_db_bind(db, SQL_COUNTS, "i", n->queue);
+    int64_t from = COUNT_KEY(n->queue), to = from + 16;
+    sqlite3_stmt *s = perf__queue_db_bind(db, SQL_COUNTS, "ii", from, to);
     while (perf__queue_db_row(db, s)) {
-        int64_t state = sqlite3_column_int64(s, 0), count = sqlite3_column_int64(s, 1);
+        int64_t state = sqlite3_column_int64(s, 0) - from, count = sqlite3_column_int64(s, 1);
         if (state < PERF_TASK_WAITING || state > PERF_TASK_DEAD || count < 0)
-            perf__queue_db_corrupt(db, "the table perf_queue_counts");
+            perf__queue_db_corrupt(db, "the table perf_queue");
         else
             counts->by_state[state] = (uint64_t)count;
     }

@@ -39,8 +39,12 @@ static bool load(struct queue_db *db, sqlite3_stmt *s, struct loaded *t)
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         *fields[i] = sqlite3_column_int64(s, (int)i);
     sqlite3_reset(s);
-    if (t->state < PERF_TASK_WAITING || t->state > TASK_ASIDE)
-        perf__queue_db_corrupt(db, "the state of a task");
+    /* Bounds that keep all sums and products below from overflowing. */
+    bool sound = t->state >= PERF_TASK_WAITING && t->state <= TASK_ASIDE && t->row > 0 &&
+                 t->row <= NUMBER_MAX && t->due >= -NUMBER_MAX && t->due <= NUMBER_MAX &&
+                 t->priority >= -100 && t->priority <= 100 && t->limit <= NUMBER_MAX;
+    if (!sound)
+        perf__queue_db_corrupt(db, "a number of a task");
     return !db->rc;
 }
 
@@ -361,6 +365,9 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
         (size_t)snprintf(uniq, sizeof uniq, "%s %s", task->kind, task->unique_key) >= sizeof uniq)
         return perf__fail(PERF_EINVAL, "perf_submit_options.unique_key is longer than %d bytes",
                           UNIQUE_MAX - 128);
+    if (task->due_ms > NUMBER_MAX || task->due_ms < 0)
+        return perf__fail(PERF_EINVAL, "the task is due at %lld ms since 1970; give a date to come",
+                          (long long)task->due_ms);
     if (task->after[0])
         rc = check_after(db, task, &failed);
     if (!rc && uniq[0])
@@ -664,7 +671,6 @@ static int set_paused(struct queue_db *db, const char *queue, int64_t paused, ui
         return PERF_OK;
     name->paused = paused;
     db->changes++;
-    db->next++; /* so that both are written */
     db->news = true;
     perf__queue_db_run(db, perf__queue_db_bind(db, SQL_PAUSE, "ii", name->queue, paused));
     return PERF_OK;

@@ -130,7 +130,7 @@ static void make_readable(struct perf__done *self, perf_task *task)
     perf__free(&allocator, self);
 }
 
-int perf_task_fd(perf_task *task)
+int perf_task_fd(perf_task *task, int *out)
 {
     /* Process-wide, for two callers that ask for the same task's first; held for a moment once
      * for each task that is watched. */
@@ -139,20 +139,24 @@ int perf_task_fd(perf_task *task)
     int rc;
     if ((rc = check(task)))
         return rc;
+    if (!out)
+        return perf__fail(PERF_EINVAL, "fd is NULL; give a place for the descriptor");
     pthread_mutex_lock(&mutex);
-    rc = task->fd;
-    if (rc < 0) {
+    if (task->fd < 0) {
         if (!(entry = perf__calloc(&task->allocator, 1, sizeof *entry)))
             rc = perf__fail_nomem("the descriptor of a task");
-        else if ((rc = task->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+        else if ((task->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
             rc = perf__fail(PERF_EIO, "no descriptor for a task: %s", strerror(errno));
     }
     pthread_mutex_unlock(&mutex);
-    if (rc < 0) {
+    if (rc) {
         perf__free(&task->allocator, entry);
-    } else if (entry) {
+        return rc;
+    }
+    if (entry) {
         entry->fn = make_readable;
         perf__task_call(task, entry);
     }
-    return rc;
+    *out = task->fd;
+    return PERF_OK;
 }

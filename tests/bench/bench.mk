@@ -8,6 +8,7 @@
 #   make bench-pool         borrowing and giving back, and waiting for it, beside floor and peers
 #   make bench-aws          signing, and DynamoDB GetItem, beside bare hashes, a bare socket and SDKs
 #   make bench-redis        half GETs, half SETs by 32 threads, beside redis-benchmark, hiredis and peers
+#   make bench-task         empty tasks: one producer, two workers, beside other executors
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -34,7 +35,7 @@ BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
 bench: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
-	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis
+	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis bench-task
 
 bench-cache: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
@@ -128,6 +129,17 @@ ifneq ($(PEERS),0)
 	@tests/bench/peers/build.sh $(BENCH_DIR) redis
 endif
 	$(BENCH_PYTHON) tests/bench/redis_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_REDIS_ROUNDS) \
+		--peers $(PEERS)
+
+$(BENCH_DIR)/task-libperf: tests/bench/task_libperf.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
+
+.PHONY: bench-task
+bench-task: $(BENCH_DIR)/task-libperf ## empty tasks, beside other executors
+ifneq ($(PEERS),0)
+	@CXX='$(CXX)' tests/bench/peers/build.sh $(BENCH_DIR) task
+endif
+	$(BENCH_PYTHON) tests/bench/task_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS)
 
 -include $(wildcard $(BENCH_DIR)/*.d)

@@ -473,6 +473,45 @@ static void migrate_key(struct test_server *from, struct test_server *to, const 
     free(text);
 }
 
+/* While a slot moves, a blocking command waits where new keys of it come to be. */
+Test(redis_cluster, blocking_commands_are_sent_on_while_a_slot_moves)
+{
+    enum { SLOT = 15495 }; /* of {a}, on node 2 */
+    struct test_redis_cluster *c = start(NULL);
+    struct test_server *from = c->nodes[2], *to = c->nodes[0];
+    char *from_id = test_redis_cli(from, "CLUSTER MYID"),
+         *to_id = test_redis_cli(to, "CLUSTER MYID");
+    perf_redis_reply *reply;
+    perf_redis *redis = open_client(c);
+    fixture_expect(redis, "1", "LPUSH {a}stays x");
+    set_slot(to, SLOT, "IMPORTING", from_id);
+    set_slot(from, SLOT, "MIGRATING", to_id);
+
+    cr_assert_eq(fixture_call(redis, &reply, 2000, "BLPOP {a}stays 1"), PERF_OK, "%s",
+                 perf_last_error());
+    perf_redis_reply_release(reply);
+    cr_assert_eq(fixture_stats(redis).asked, 0);
+
+    fixture_expect(redis, "1", "LPUSH {a}new y"); /* by ASK, too */
+    for (int i = 0; i < 2; i++) {                 /* the second time there is nothing */
+        cr_assert_eq(fixture_call(redis, &reply, 2000, "BLPOP {a}new 0.05"), PERF_OK, "%s",
+                     perf_last_error());
+        cr_assert_eq(perf_redis_reply_type(reply), i ? PERF_REDIS_NIL : PERF_REDIS_ARRAY);
+        if (!i)
+            cr_assert_str_eq(perf_redis_reply_data(perf_redis_reply_element(reply, 1)), "y");
+        perf_redis_reply_release(reply);
+    }
+    perf_redis_stats s = fixture_stats(redis);
+    cr_assert_eq(s.asked, 3);
+    cr_assert_eq(s.moved, 0);
+    cr_assert_eq(s.blocking_calls, 5);
+
+    free(from_id);
+    free(to_id);
+    cr_assert_eq(perf_redis_close(redis), PERF_OK);
+    test_redis_cluster_stop(c);
+}
+
 struct reader {
     perf_redis *redis;
     pthread_t thread;

@@ -240,6 +240,52 @@ Test(redis_sentinel, a_master_stands_still_and_sentinels_die)
     test_redis_sentinel_stop(s.servers);
 }
 
+/* Masters and sentinels speak TLS only; their certificates are verified, the next master's, too. */
+Test(redis_sentinel, tls_from_end_to_end)
+{
+    struct test_redis asked = {.tls = true, .password = "secret", .sentinel_password = "theirs"};
+    struct setup s;
+    char ca[300];
+    perf_redis_reply *reply;
+    start(&s, &asked);
+    snprintf(ca, sizeof ca, "%s/ca.pem", s.servers->nodes[0]->dir);
+    s.options.tls = 1;
+    s.options.ca_file = ca;
+    s.options.server_name = "localhost";
+    s.options.password = "secret";
+    s.options.sentinel_password = "theirs";
+    s.options.timeout_ms = 15000;
+
+    perf_redis *redis = open_client(&s); /* speaks plainly to the sentinels, who do not answer so */
+    cr_assert_eq(fixture_call(redis, &reply, 1500, "GET k"), PERF_EUNAVAILABLE, "%s",
+                 perf_last_error());
+    cr_assert_eq(perf_redis_close(redis), PERF_OK);
+
+    s.options.sentinel_tls = 1;
+    s.options.ca_file = NULL; /* the system's do not know who signed it */
+    redis = open_client(&s);
+    int rc = fixture_call(redis, &reply, 1500, "GET k");
+    cr_assert(rc == PERF_ETLS || rc == PERF_EUNAVAILABLE, "%d %s", rc, perf_last_error());
+    cr_assert_not_null(strstr(perf_last_error(), "certificate"), "%s", perf_last_error());
+    cr_assert_eq(perf_redis_close(redis), PERF_OK);
+
+    s.options.ca_file = ca;
+    redis = open_client(&s);
+    fixture_expect(redis, "OK", "SET k before");
+    cr_assert(test_redis_says(s.servers->sentinels[0], "OK", "SENTINEL FAILOVER tested"), "%s",
+              test_server_why());
+    wait_for_failovers(redis, 1, 20000);
+    cr_assert_eq(fixture_call(redis, &reply, 15000, "SET k after"), PERF_OK, "%s",
+                 perf_last_error());
+    perf_redis_reply_release(reply);
+    cr_assert(test_redis_sentinel_settle(s.servers, 20000), "%s", test_server_why());
+    int master = test_redis_sentinel_master(s.servers);
+    cr_assert_neq(master, 0);
+    cr_assert(test_redis_says(s.servers->nodes[master], "after", "GET k"), "%s", test_server_why());
+    cr_assert_eq(perf_redis_close(redis), PERF_OK);
+    test_redis_sentinel_stop(s.servers);
+}
+
 Test(redis_sentinel, what_goes_wrong_is_said)
 {
     struct test_redis asked = {.sentinel_password = "theirs"};

@@ -10,21 +10,10 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "leaks.h"
-#include "server.h"
-#include "test.h"
-
-static struct test_server *start(const struct test_redis *asked)
-{
-    static const struct test_redis plain;
-    struct test_server *s = test_server_redis(asked ? asked : &plain);
-    if (!s)
-        PERF_TEST_SKIP(test_server_why());
-    return s;
-}
+#include "redis_fixture.h"
 
 static perf_redis *connect_to(const struct test_server *s)
 {
@@ -34,19 +23,6 @@ static perf_redis *connect_to(const struct test_server *s)
     cr_assert_eq(perf_redis_open(&o, &redis), PERF_OK, "%s", perf_last_error());
     return redis;
 }
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-#define OK(call)                                                                \
-    do {                                                                        \
-        int rc_ = (call);                                                       \
-        cr_assert_eq(rc_, PERF_OK, "%s: %d %s", #call, rc_, perf_last_error()); \
-    } while (0)
 
 /* A command whose reply is a number or a text, which must be this. */
 static void says(perf_redis *redis, const char *wanted, const char *const *words)
@@ -71,7 +47,7 @@ static void says(perf_redis *redis, const char *wanted, const char *const *words
 
 Test(redis, replies)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis = connect_to(s);
     perf_redis_reply *reply;
     perf_redis_stats stats = PERF_REDIS_STATS_INIT;
@@ -137,7 +113,7 @@ Test(redis, replies)
 
 Test(redis, batches_and_transactions)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis = connect_to(s);
     enum { COUNT = 2000 };
     static perf_redis_command commands[COUNT];
@@ -177,7 +153,7 @@ Test(redis, batches_and_transactions)
 
 Test(redis, scripts)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis = connect_to(s);
     perf_redis_script *script;
     perf_redis_reply *reply;
@@ -229,15 +205,15 @@ static void count(void *ctx, int status, const char *text, perf_redis_reply *rep
 
 static void wait_until(_Atomic int *value, int wanted)
 {
-    int64_t until = now_ms() + 10000;
-    while (atomic_load(value) < wanted && now_ms() < until)
+    int64_t until = fixture_now_ms() + 10000;
+    while (atomic_load(value) < wanted && fixture_now_ms() < until)
         usleep(1000);
     cr_assert_eq(atomic_load(value), wanted);
 }
 
 Test(redis, callbacks)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis = connect_to(s);
     struct counted c = {.redis = redis};
     perf_bytes incr[] = {WORD("INCR"), WORD("n")};
@@ -262,7 +238,7 @@ Test(redis, callbacks)
 
 Test(redis, pull)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis = connect_to(s);
     perf_redis_pending *pending[50], *next;
     perf_redis_reply *reply;
@@ -333,7 +309,7 @@ static void *work(void *ctx)
 
 Test(redis, threads_share_a_connection)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *first = connect_to(s); /* what a first use keeps, such as a thread's number */
     OK(PERF_REDIS_CALL(first, NULL, "PING"));
     OK(perf_redis_close(first));
@@ -364,7 +340,7 @@ static void wait_for_blocked(const struct test_server *s, int count)
 {
     char wanted[40];
     snprintf(wanted, sizeof wanted, "blocked_clients:%d\r", count);
-    for (int64_t until = now_ms() + 10000; now_ms() < until;) {
+    for (int64_t until = fixture_now_ms() + 10000; fixture_now_ms() < until;) {
         char *text = test_redis_cli(s, "INFO clients");
         bool there = text && strstr(text, wanted);
         free(text);
@@ -386,7 +362,7 @@ static void *wait_for_list(void *ctx)
 
 Test(redis, commands_that_block_do_not_hold_up_others)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     struct test_leaks leaks;
     pthread_t threads[4];
     perf_redis *redis = connect_to(s);
@@ -406,9 +382,9 @@ Test(redis, commands_that_block_do_not_hold_up_others)
     }
     /* The deadline holds, whatever the command says; what is given up is not read by the next. */
     static const char *const words[] = {"BLPOP", "queue", "60", NULL};
-    int64_t begun = now_ms();
+    int64_t begun = fixture_now_ms();
     cr_assert_eq(perf_redis_call_text(redis, words, 200, NULL), PERF_ETIMEDOUT);
-    cr_assert_lt(now_ms() - begun, 2000);
+    cr_assert_lt(fixture_now_ms() - begun, 2000);
     wait_for_blocked(s, 0);
     OK(PERF_REDIS_CALL(redis, NULL, "RPUSH", "queue", "1"));
     SAYS(redis, "1", "LLEN", "queue");
@@ -431,33 +407,33 @@ static void *block_for_long(void *ctx)
 
 Test(redis, close_ends_those_that_block)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis = connect_to(s);
     pthread_t thread;
     void *wrong;
     cr_assert_eq(pthread_create(&thread, NULL, block_for_long, redis), 0);
     wait_for_blocked(s, 1);
-    int64_t begun = now_ms();
+    int64_t begun = fixture_now_ms();
     OK(perf_redis_close(redis));
     pthread_join(thread, &wrong);
     cr_assert_null(wrong);
-    cr_assert_lt(now_ms() - begun, 2000);
+    cr_assert_lt(fixture_now_ms() - begun, 2000);
     test_server_stop(s);
 }
 
 Test(redis, deadlines_are_inherited)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis = connect_to(s);
     perf_deadline before = PERF_DEADLINE_INIT;
     OK(PERF_REDIS_CALL(redis, NULL, "PING"));
     test_server_pause(s);
-    int64_t begun = now_ms();
+    int64_t begun = fixture_now_ms();
     perf_deadline_enter(150, NULL, &before);
     cr_assert_eq(PERF_REDIS_CALL(redis, NULL, "PING"), PERF_ETIMEDOUT, "%s", perf_last_error());
     perf_deadline_leave(&before);
-    cr_assert_geq(now_ms() - begun, 140);
-    cr_assert_lt(now_ms() - begun, 2000);
+    cr_assert_geq(fixture_now_ms() - begun, 140);
+    cr_assert_lt(fixture_now_ms() - begun, 2000);
     test_server_resume(s);
     SAYS(redis, "x", "ECHO", "x"); /* the reply that is late is nobody's */
     OK(perf_redis_close(redis));
@@ -476,7 +452,7 @@ Test(redis, passwords_and_users)
 {
     struct test_redis asked = {
         .password = "pass:w/rd", .user = "worker", .user_password = "s3cret!"};
-    struct test_server *s = start(&asked);
+    struct test_server *s = fixture_start(&asked);
     perf_redis *redis;
     perf_redis_options o = PERF_REDIS_OPTIONS_INIT;
     o.port = s->port;
@@ -485,13 +461,13 @@ Test(redis, passwords_and_users)
     OK(perf_redis_close(redis));
     o.password = "wrong-hunter2";
     o.timeout_ms = 60000; /* it is not waited for what cannot become better */
-    int64_t begun = now_ms();
+    int64_t begun = fixture_now_ms();
     for (int i = 0; i < 2; i++) {
         cr_assert_eq(i ? PERF_REDIS_CALL(redis, NULL, "PING") : try_open(&o, &redis), PERF_EACCESS);
         cr_assert_null(strstr(perf_last_error(), "hunter2"), "%s", perf_last_error());
         cr_assert_not_null(strstr(perf_last_error(), "WRONGPASS"), "%s", perf_last_error());
     }
-    cr_assert_lt(now_ms() - begun, 10000);
+    cr_assert_lt(fixture_now_ms() - begun, 10000);
     OK(perf_redis_close(redis));
     o.password = "pass:w/rd";
     OK(try_open(&o, &redis));
@@ -526,7 +502,7 @@ Test(redis, passwords_and_users)
 
 Test(redis, words_on_connect)
 {
-    struct test_server *s = start(NULL);
+    struct test_server *s = fixture_start(NULL);
     perf_redis *redis;
     perf_redis_options o = PERF_REDIS_OPTIONS_INIT;
     perf_bytes name[] = {WORD("CLIENT"), WORD("SETNAME"), WORD("by-hand")};
@@ -548,8 +524,8 @@ Test(redis, words_on_connect)
     cr_assert_not_null(strstr(perf_last_error(), "unknown command"), "%s", perf_last_error());
     OK(perf_redis_set_on_connect(redis, NULL, 0));
     int rc;
-    for (int64_t until = now_ms() + 5000;
-         (rc = PERF_REDIS_CALL(redis, NULL, "PING")) && now_ms() < until;)
+    for (int64_t until = fixture_now_ms() + 5000;
+         (rc = PERF_REDIS_CALL(redis, NULL, "PING")) && fixture_now_ms() < until;)
         usleep(1000);
     OK(rc);
     OK(perf_redis_close(redis));
@@ -561,7 +537,7 @@ Test(redis, words_on_connect)
 Test(redis, tls)
 {
     struct test_redis asked = {.tls = true};
-    struct test_server *s = start(&asked);
+    struct test_server *s = fixture_start(&asked);
     perf_redis *redis;
     char ca[100];
     snprintf(ca, sizeof ca, "%s/ca.pem", s->dir);
@@ -618,7 +594,7 @@ Test(redis, tls)
 Test(redis, tls_with_client_certificates)
 {
     struct test_redis asked = {.tls = true, .client_certificates = true};
-    struct test_server *s = start(&asked);
+    struct test_server *s = fixture_start(&asked);
     perf_redis *redis;
     char ca[100], cert[100], key[100];
     snprintf(ca, sizeof ca, "%s/ca.pem", s->dir);

@@ -26,6 +26,22 @@ static inline void fixture_sleep_ms(int ms)
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
 }
 
+#define OK(call)                                                                \
+    do {                                                                        \
+        int rc_ = (call);                                                       \
+        cr_assert_eq(rc_, PERF_OK, "%s: %d %s", #call, rc_, perf_last_error()); \
+    } while (0)
+
+/* One server, by default a plain one; without a program for it the test is skipped. */
+static inline struct test_server *fixture_start(const struct test_redis *asked)
+{
+    static const struct test_redis plain;
+    struct test_server *s = test_server_redis(asked ? asked : &plain);
+    if (!s)
+        PERF_TEST_SKIP(test_server_why());
+    return s;
+}
+
 static inline void *fixture_nothing(void *ctx)
 {
     return ctx;

@@ -93,6 +93,19 @@ static void sql(const char *path, const char *text)
     sqlite3_close(db);
 }
 
+Test(task_queue_sqlite, full_sync_is_taken)
+{
+    char *path = test_temp_file("queue.db");
+    struct queue_conformance c = in_file(path);
+    struct perf__task_queue *queue;
+    c.options.sync = PERF_SYNC_FULL;
+    cr_assert(perf__host_take(NULL, &host) == PERF_OK);
+    cr_assert(perf__task_queue_open(&c.options, &host, &queue) == PERF_OK);
+    cr_assert(put(queue, "a", NULL) == PERF_OK && claim(queue) == PERF_OK);
+    perf__task_queue_close(queue);
+    test_remove_dir_of(path);
+}
+
 Test(task_queue_sqlite, tasks_survive_and_files_are_private)
 {
     char *path = test_temp_file("queue.db");
@@ -177,9 +190,9 @@ Test(task_queue_sqlite, foreign_and_damaged_files_are_refused_and_left_alone)
     remove_file(path);
     cr_assert(open_at(path, &queue) == PERF_OK && put(queue, "a", NULL) == PERF_OK);
     perf__task_queue_close(queue);
-    sql(path, "UPDATE perf_queue SET format=99");
+    sql(path, "UPDATE perf_queue SET n=99 WHERE key=0");
     cr_assert(open_at(path, &queue) == PERF_EINVAL && strstr(perf_last_error(), "format 99"));
-    sql(path, "UPDATE perf_queue SET format=1");
+    sql(path, "UPDATE perf_queue SET n=1 WHERE key=0");
     cr_assert(open_at(path, &queue) == PERF_OK && get(queue, "a") == PERF_OK, "nothing was lost");
     perf__task_queue_close(queue);
     cr_assert(open_at("/nowhere/queue.db", &queue) == PERF_EIO);

@@ -4,7 +4,7 @@
 # Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
 # named loudly and left out; that is not a failure of the build.
 #
-# usage: build.sh DIR [cache|pool|aws|redis]
+# usage: build.sh DIR [cache|pool|aws|redis|task]
 set -u
 dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -99,7 +99,22 @@ redis_rust() {
         cp -f "$dir/cargo-redis/release/peer-redis-rust" "$dir/peer-redis-rust"
 }
 
+task_cc() {
+    ${CXX:-c++} -std=gnu++17 -O3 -march=native -pthread -o "$dir/peer-task-cc" "$here/task.cc" \
+        -ltbb -luv
+}
+
+task_rust() {
+    cd "$here/task-rust" && RUSTFLAGS='-C target-cpu=native' \
+        cargo build --release --locked --target-dir "$dir/cargo-task" &&
+        cp -f "$dir/cargo-task/release/peer-task-rust" "$dir/peer-task-rust"
+}
+
 case ${2:-cache} in
+task)
+    attempt 'oneTBB, libuv' peer-task-cc task_cc
+    attempt 'tokio, rayon' peer-task-rust task_rust
+    exit 0 ;;
 redis)
     attempt 'rueidis' peer-redis-go redis_go
     attempt 'fred' peer-redis-rust redis_rust

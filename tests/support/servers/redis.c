@@ -322,23 +322,26 @@ void test_redis_cluster_stop(struct test_redis_cluster *c)
 
 struct sentinel_plan {
     const struct test_redis *asked;
-    int master; /* its port */
+    const struct test_server *master;
 };
 
 static bool sentinel_prepare(struct test_server *s)
 {
     const struct sentinel_plan *plan = s->given;
     const char *mine = plan->asked->sentinel_password;
+    if (plan->asked->tls && !certificates(s, plan->master->dir))
+        return false;
     FILE *f = fopen(test_server_file(s, "sentinel.conf"), "w");
     if (!f)
         return test_server_fail("sentinel.conf cannot be written");
+    transport(f, s, plan->asked);
     fprintf(f,
-            "port %d\nbind 127.0.0.1\nprotected-mode no\n"
+            "bind 127.0.0.1\nprotected-mode no\n"
             "sentinel monitor " MASTER_NAME " 127.0.0.1 %d 2\n"
             "sentinel down-after-milliseconds " MASTER_NAME " 1000\n"
             "sentinel failover-timeout " MASTER_NAME " 3000\n"
             "sentinel parallel-syncs " MASTER_NAME " 2\n",
-            s->port, plan->master);
+            plan->master->port);
     if (plan->asked->password)
         fprintf(f, "sentinel auth-pass " MASTER_NAME " %s\n", plan->asked->password);
     if (mine) {
@@ -356,6 +359,13 @@ static bool sentinel_prepare(struct test_server *s)
 static const struct test_server_kind sentinel = {
     .name = "redis-sentinel",
     .scheme = "redis",
+    .prepare = sentinel_prepare,
+    .ready = ready,
+};
+
+static const struct test_server_kind sentinel_with_tls = {
+    .name = "redis-sentinel",
+    .scheme = "rediss",
     .prepare = sentinel_prepare,
     .ready = ready,
 };
@@ -425,15 +435,17 @@ struct test_redis_sentinel *test_redis_sentinel(const struct test_redis *asked)
     if (!c)
         abort();
     for (int i = 0; i < 3; i++) {
-        c->nodes[i] = test_server_start(&plain, &plan);
+        c->nodes[i] = test_server_start(plan.asked->tls ? &with_tls : &plain, &plan);
         if (!c->nodes[i])
             goto out;
+        plan.certificates = c->nodes[0]->dir;
         snprintf(lines, sizeof lines, "replicaof 127.0.0.1 %d\n", c->nodes[0]->port);
         plan.lines = lines;
     }
-    sentinel_plan.master = c->nodes[0]->port;
+    sentinel_plan.master = c->nodes[0];
     for (int i = 0; i < 3; i++) {
-        c->sentinels[i] = test_server_start(&sentinel, &sentinel_plan);
+        c->sentinels[i] =
+            test_server_start(plan.asked->tls ? &sentinel_with_tls : &sentinel, &sentinel_plan);
         if (!c->sentinels[i])
             goto out;
     }
