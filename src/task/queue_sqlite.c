@@ -150,13 +150,13 @@ static bool look(struct sqlite_queue *q, struct queue_job *first)
 {
     struct queue_db *db = &q->writer;
     bool any = false, reading = false;
+    db->rc = PERF_OK;
     for (struct queue_job *job = first; job; job = job->next)
         any = any || (job->verb != CLAIM && job->verb != SWEEP);
     for (struct queue_job *job = first; job; job = job->next) {
         job->needed = true;
         if (any || (job->verb != CLAIM && job->verb != SWEEP))
             continue;
-        db->rc = PERF_OK;
         if (!reading) {
             perf__queue_db_run(db, perf__queue_db_bind(db, SQL_BEGIN_READ, ""));
             perf__queue_db_refresh(db);

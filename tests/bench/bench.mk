@@ -73,6 +73,10 @@ $(BENCH_DIR)/case-single-flight: tests/bench/case_single_flight.c | $(BENCH_SHAR
 $(BENCH_DIR)/case-sqlite: tests/bench/case_sqlite.c | $(BENCH_SHARED) $(BENCH_DIR)
 	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF) -lsqlite3
 
+# The queues are measured below the workers, inside the library.
+$(BENCH_DIR)/case-queue: tests/bench/case_queue.c lib/libperf.a | $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< lib/libperf.a $(PKG_LIBS) -lm
+
 $(BENCH_DIR)/hit-ratio: tests/bench/hit_ratio.c | $(BENCH_SHARED) $(BENCH_DIR)
 	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
 
