@@ -26,8 +26,9 @@
  *    attempt's end is recorded at most once, and a late one is refused.
  *  - Threads: every function may be called from any thread at any time, except
  *    perf_tasks_close. Handlers, hooks and the clean-up run on the workers.
- *  - perf_tasks_start starts the workers, and a thread that claims tasks, keeps
- *    leases and watches schedules.
+ *  - perf_tasks_start starts the workers, a thread that claims tasks, and one that
+ *    keeps leases and watches schedules; perf_tasks_schedule and perf_tasks_claim
+ *    start the last one only.
  *  - fork(): a child must open its own. Calls on an inherited handle return
  *    PERF_EFORKED.
  *  - Payloads and results are bytes of strangers when the queue is shared: a
@@ -107,17 +108,19 @@ typedef int (*perf_task_error_fn)(void *ctx, perf_run *run, int status, int64_t 
 typedef struct perf_handler_options {
     size_t struct_size;
     int64_t max_attempts;   /**< default 10; -1: as many as it takes */
-    int64_t timeout_ms;     /**< of one attempt: then perf_run_cancelled says PERF_ETIMEDOUT;
+    int64_t timeout_ms;     /**< of one attempt: then perf_run_cancelled says PERF_ETIMEDOUT, and
+                                 lease_ms later a handler that still runs has lost its task;
                                  default: none */
     int64_t backoff_ms;     /**< before the second attempt; doubles, with full jitter (Brooker,
                                  "Exponential Backoff And Jitter", 2015); default 1000 */
     int64_t backoff_max_ms; /**< default 3600000 */
-    int64_t max_running;    /**< of this kind at once in this process; default: workers */
+    int64_t max_running;    /**< of this kind at once in this process; default: as many as there are
+                               workers */
     int64_t per_minute;     /**< of this kind begun in this process; default: no limit */
     int64_t version_min; /**< payloads of an older version are left for older workers; default 0 */
     int64_t version_max; /**< and of a newer one for newer workers; default: any */
-    perf_task_error_fn on_error; /**< NULL: PERF_EINVAL, _EUNSUPPORTED and _ECORRUPT are
-                                      PERF_RETRY_NEVER, all else PERF_RETRY_BY_POLICY */
+    perf_task_error_fn on_error; /**< NULL: PERF_EINVAL, _EUNSUPPORTED, _ECORRUPT and _ETOOBIG
+                                      are PERF_RETRY_NEVER, all else PERF_RETRY_BY_POLICY */
     void (*free_ctx)(void *ctx); /**< called with ctx at close */
 } perf_handler_options;
 #define PERF_HANDLER_OPTIONS_INIT                                  \
@@ -154,7 +157,8 @@ typedef struct perf_submit_options {
                                that no task starves */
     int64_t delay_ms;     /**< runs no sooner than this */
     int64_t at_ms;        /**< or than this, milliseconds since 1970 UTC */
-    int64_t max_attempts; /**< default: the handler's */
+    int64_t max_attempts; /**< default: the handler's of this process; without one, 10. -1: no
+                               bound */
     int64_t timeout_ms;   /**< of one attempt; default: the handler's */
     int64_t deadline_ms;  /**< not begun so long after its submission, it ends as CANCELLED */
     int64_t keep_ms;      /**< of its record and result; default: perf_tasks_options.keep_ms */
@@ -337,13 +341,14 @@ PERF_API int perf_tasks_resume(perf_tasks *tasks, const char *queue);
  * see libperf-task(7)) in a time zone ("Europe/Berlin"; NULL: UTC). Every process that should
  * keep the schedule up calls it; each time is submitted once, whoever comes first. A time that
  * passed while no process ran is left out. An hour that a zone skips or repeats: times in it
- * run once. PERF_EINVAL says what is wrong with the expression or zone. Since 1.0.
+ * run once, unless the expression names every hour: then it follows the clock on the wall. The same
+ * name again replaces it. PERF_EINVAL says what is wrong with the expression or zone. Since 1.0.
  */
 PERF_API int perf_tasks_schedule(perf_tasks *tasks, const char *name, const char *cron,
                                  const char *zone, const char *kind, const void *payload,
                                  size_t len, const perf_submit_options *options);
 
-/** Ends a schedule of this process. PERF_MISS. Since 1.0. */
+/** Ends a schedule of this process. PERF_MISS: there is none. Since 1.0. */
 PERF_API int perf_tasks_unschedule(perf_tasks *tasks, const char *name);
 
 /** The first time after after_ms (milliseconds since 1970 UTC) that a cron expression names in a

@@ -16,6 +16,7 @@
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
+#include <libperf/task.h>
 #include <string.h>
 
 #include "status.h"
@@ -195,6 +196,9 @@ static const struct {
     C(PERF_TASK_FAILED),
     C(PERF_TASK_CANCELLED),
     C(PERF_TASK_DEAD),
+    C(PERF_RETRY_BY_POLICY),
+    C(PERF_RETRY_NEVER),
+    C(PERF_RETRY_UNCOUNTED),
 #undef C
 };
 
