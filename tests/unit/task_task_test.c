@@ -48,10 +48,13 @@ static int fail(perf_run *run, void *arg)
     return perf_run_fail(run, PERF_EIO, "the disk is gone");
 }
 
+static atomic_int left_ms;
+
 static int until_cancelled(perf_run *run, void *arg)
 {
     (void)arg;
     int rc;
+    atomic_store(&left_ms, (int)perf_run_remaining_ms(run));
     while (!(rc = perf_run_cancelled(run)))
         usleep(200);
     return rc;
@@ -135,9 +138,13 @@ Test(task_task, has_a_time, .timeout = 60)
     perf_executor *e = open_one(1, test_host_init(&th));
     perf_task *running, *queued, *delayed;
     perf_task_options o = PERF_TASK_OPTIONS_INIT;
+    atomic_store(&left_ms, 0);
     o.timeout_ms = 1000;
     OK(perf_task_submit(e, until_cancelled, NULL, &o, &running));
     until_state(running, PERF_TASK_RUNNING);
+    for (int i = 0; i < 20000 && !atomic_load(&left_ms); i++)
+        usleep(500);
+    cr_assert_eq(atomic_load(&left_ms), 1000);
     OK(perf_task_submit(e, say_hello, "x", &o, &queued));
     test_host_advance(&th, 1001);
     cr_assert_eq(perf_task_wait(queued, -1, NULL), PERF_ETIMEDOUT);
