@@ -100,7 +100,7 @@ int perf__task_new(perf_executor *e, perf_task_fn fn, void *arg, const perf_task
     task->arg = arg;
     task->free_arg = o.free_arg;
     task->name = o.name ? o.name : "";
-    task->priority = (int8_t)(PERF__NORMAL - o.priority);
+    task->priority = (int32_t)(PERF__NORMAL - o.priority);
     task->interval_ns = interval_ms * 1000000;
     task->fd = -1;
     perf__run_begin(&task->run, task);
