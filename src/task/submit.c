@@ -80,11 +80,11 @@ static int full(perf_executor *e, struct perf__ring *ring, struct perf__item ite
 void perf__submit_notify(perf_executor *e)
 {
     atomic_thread_fence(memory_order_seq_cst); /* see worker.c */
-    if (atomic_load_explicit(&e->sleepers, memory_order_relaxed))
-        perf__worker_wake(e);
-    else if (!atomic_load_explicit(&e->searching, memory_order_relaxed) &&
-             atomic_load_explicit(&e->threads, memory_order_relaxed) <
-                 atomic_load_explicit(&e->min_threads, memory_order_relaxed))
+    perf__worker_wake(e);
+    if (!atomic_load_explicit(&e->sleepers, memory_order_relaxed) &&
+        !atomic_load_explicit(&e->searching, memory_order_relaxed) &&
+        atomic_load_explicit(&e->threads, memory_order_relaxed) <
+            atomic_load_explicit(&e->min_threads, memory_order_relaxed))
         perf__grow(e, atomic_load(&e->min_threads)); /* without one more it goes on as it is */
 }
 

@@ -74,14 +74,14 @@ static void judge_failure(struct perf__claim *c, perf_run *run, int status, int6
     }
 }
 
-/* Why it failed: what the handler said, or the last call of the library that failed in it, or the
- * code. */
+/* Why it failed: what the handler said, or the last call of the library that failed in it (of a
+ * pulled one nobody knows which calls were its own), or the code. */
 static void take_why(struct perf__claim *c, const perf_run *run, int status)
 {
     const char *why = perf__run_why(run);
-    if (!why || !*why)
+    if ((!why || !*why) && !c->pulled)
         why = perf_last_error();
-    if (!*why)
+    if (!why || !*why)
         why = perf_strerror(status);
     perf__copy_text(c->why, sizeof c->why, why);
 }

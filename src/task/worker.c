@@ -164,6 +164,15 @@ static bool anything(perf_executor *e)
 
 /* ---------------------------------------------------------- sleep and waking */
 
+static bool take_token(perf_executor *e)
+{
+    uint32_t n = atomic_load(&e->tokens);
+    while (n)
+        if (atomic_compare_exchange_weak(&e->tokens, &n, n - 1))
+            return true;
+    return false;
+}
+
 void perf__worker_wake(perf_executor *e)
 {
     uint32_t none = 0;
@@ -173,6 +182,10 @@ void perf__worker_wake(perf_executor *e)
         return;
     atomic_fetch_add(&e->tokens, 1); /* whoever takes it is the one that is searching */
     perf__futex_wake(&e->tokens, 1);
+    /* A sleeper that leaves by itself looks for tokens after it has uncounted itself. If the last
+     * one did so before there was one, nobody would ever search. */
+    if (!atomic_load(&e->sleepers) && take_token(e))
+        atomic_fetch_sub(&e->searching, 1);
 }
 
 void perf__worker_wake_all(perf_executor *e)
@@ -181,15 +194,6 @@ void perf__worker_wake_all(perf_executor *e)
     atomic_fetch_add(&e->searching, n);
     atomic_fetch_add(&e->tokens, n);
     perf__futex_wake_all(&e->tokens);
-}
-
-static bool take_token(perf_executor *e)
-{
-    uint32_t n = atomic_load(&e->tokens);
-    while (n)
-        if (atomic_compare_exchange_weak(&e->tokens, &n, n - 1))
-            return true;
-    return false;
 }
 
 /* It has found something. If nobody looks for more, somebody should. */
@@ -228,10 +232,15 @@ static bool sleep_here(struct perf__worker *w)
     while (!take_token(e)) {
         if (atomic_load(&e->state) == PERF__STOPPING || anything(e)) {
             atomic_fetch_sub(&e->sleepers, 1);
-            return true; /* not as a searching one: who put it has woken nobody, or another */
+            w->searching = take_token(e);
+            return true;
         }
         if (idle_ns) { /* no sleeper any more when it is decided, so that nobody counts on it */
             atomic_fetch_sub(&e->sleepers, 1);
+            if (take_token(e)) {
+                w->searching = true;
+                return true;
+            }
             if (perf__shrink(e, idle_ns))
                 return false;
             atomic_fetch_add(&e->sleepers, 1);

@@ -432,7 +432,7 @@ int perf__zone_open(const perf_allocator *allocator, const char *name, struct pe
     size_t dir_len = strlen(dir), name_len = strlen(name);
     if (dir_len + name_len + 2 > sizeof path)
         return perf__fail(PERF_EINVAL, "TZDIR is %zu bytes long; give less than 3900", dir_len);
-    memcpy(path, dir, dir_len);
+    memcpy(path, dir, dir_len + 1);
     path[dir_len] = '/';
     memcpy(path + dir_len + 1, name, name_len + 1);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
