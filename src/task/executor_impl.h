@@ -171,7 +171,7 @@ struct perf_task {
     const char *name;
     perf_run run;
     int status;
-    int32_t priority; /* PERF__HIGH... */
+    int32_t priority;     /* PERF__HIGH... */
     int64_t submitted_ns; /* 0: not measured */
     int64_t interval_ns;  /* recurring */
     perf_task *parent;    /* held */
