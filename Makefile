@@ -149,6 +149,10 @@ tests_left_out = $(if $(call backend_on,SQLITE),,%sqlite_test.c) \
                  $(if $(call backend_on,HTTP),,%http_test.c %aws_test.c tests/unit/net_% tests/live/%) \
                  $(if $(call backend_on,AWS),,%aws_test.c tests/unit/net_aws_% tests/live/aws_% tests/live/net_aws_% %dynamodb_test.c %outage_redis_test.c) \
                  $(if $(call backend_on,REDIS),,%redis_test.c tests/unit/net_redis_% tests/live/redis_%)
+# And what tests the servers that tests start, which no sanitizer has anything to say of.
+ifneq ($(filter asan tsan,$(VARIANT)),)
+tests_left_out += tests/live/server_test.c
+endif
 tests_of = $(filter-out $(tests_left_out),$(sort $(wildcard tests/$(1)/*_test.c))) \
            $(TEST_SUPPORT) $(if $(filter tsan,$(VARIANT)),tests/support/shim.c)
 

@@ -22,7 +22,7 @@ static perf_tasks_options workers(uint64_t n)
     {                               \
         name(false);                \
     }                               \
-    Test(tasks, name##_in_sqlite)   \
+    Test(tasks, name##_in_sqlite, .disabled = !PERF_WITH_SQLITE) \
     {                               \
         name(true);                 \
     }                               \
