@@ -252,7 +252,7 @@ void perf__task_end(perf_task *task, int status, int state);
 void perf__task_unref(perf_task *task);
 /* done is called when task ends, or at once. */
 void perf__task_call(perf_task *task, struct perf__done *done);
-bool perf__task_ended(const perf_task *task);
+bool perf__task_has_ended(const perf_task *task);
 void perf__task_item(void *task); /* the function of a task's item */
 
 static inline uint32_t perf__task_word(const perf_task *task)

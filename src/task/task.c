@@ -247,7 +247,7 @@ void perf__task_enqueue(perf_task *task)
 
 /* ----------------------------------------------------------------------- end */
 
-bool perf__task_ended(const perf_task *task)
+bool perf__task_has_ended(const perf_task *task)
 {
     return (perf__task_word(task) & PERF__STATE_MASK) >= PERF_TASK_SUCCEEDED;
 }

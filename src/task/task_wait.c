@@ -26,7 +26,7 @@ int perf_task_state(const perf_task *task)
 
 const char *perf_task_error(const perf_task *task)
 {
-    return task && perf__task_ended(task) && task->run.why ? task->run.why : "";
+    return task && perf__task_has_ended(task) && task->run.why ? task->run.why : "";
 }
 
 int perf__task_answer(perf_task *task, perf_bytes *result)
@@ -74,7 +74,7 @@ int perf_task_wait(perf_task *task, int64_t timeout_ms, perf_bytes *result)
     int rc;
     if ((rc = check(task)))
         return rc;
-    if (perf__task_ended(task))
+    if (perf__task_has_ended(task))
         return perf__task_answer(task, result);
     if (runs_here(self, task))
         return perf__fail(PERF_EDEADLK, "the task \"%s\" waits for itself", task->name);

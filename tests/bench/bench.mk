@@ -8,7 +8,7 @@
 #   make bench-pool         borrowing and giving back, and waiting for it, beside floor and peers
 #   make bench-aws          signing, and DynamoDB GetItem, beside bare hashes, a bare socket and SDKs
 #   make bench-redis        half GETs, half SETs by 32 threads, beside redis-benchmark, hiredis and peers
-#   make bench-task         empty tasks: one producer, two workers, beside other executors
+#   make bench-task         empty tasks: one producer, two workers, beside other executors; durable tasks
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -135,11 +135,11 @@ endif
 	$(BENCH_PYTHON) tests/bench/redis_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_REDIS_ROUNDS) \
 		--peers $(PEERS)
 
-$(BENCH_DIR)/task-libperf: tests/bench/task_libperf.c | $(BENCH_SHARED) $(BENCH_DIR)
+$(BENCH_DIR)/task-libperf $(BENCH_DIR)/task-durable: $(BENCH_DIR)/task-%: tests/bench/task_%.c | $(BENCH_SHARED) $(BENCH_DIR)
 	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF)
 
 .PHONY: bench-task
-bench-task: $(BENCH_DIR)/task-libperf ## empty tasks, beside other executors
+bench-task: $(BENCH_DIR)/task-libperf $(BENCH_DIR)/task-durable ## empty tasks beside other executors; durable tasks
 ifneq ($(PEERS),0)
 	@CXX='$(CXX)' tests/bench/peers/build.sh $(BENCH_DIR) task
 endif

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Runs the executor's part of bench-task: ours and the peers, interleaved, a process for each run.
+"""Runs bench-task: empty tasks on executors, ours and the peers, interleaved, a process for each
+run; then durable tasks by our own queues.
 
 Exit status: 0; 1 when ours could not be measured.
 """
@@ -11,6 +12,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
 OURS = "libperf"
 PEERS = {"oneTBB": "peer-task-cc", "libuv": "peer-task-cc", "tokio": "peer-task-rust",
@@ -18,6 +20,10 @@ PEERS = {"oneTBB": "peer-task-cc", "libuv": "peer-task-cc", "tokio": "peer-task-
 FIELDS = {"ns": "ns", "submit_ns": "ns", "wake_us": "us"}
 AIM_NS = 150
 WORKERS = 2
+# name: backend, submitting threads, tasks
+DURABLE = {"memory-8t": ("memory", 8, 200000), "sqlite-1t": ("sqlite", 1, 10000),
+           "sqlite-8t": ("sqlite", 8, 40000), "sqlite-32t": ("sqlite", 32, 40000)}
+AIM_DURABLE = 20000
 
 
 def run(directory, name, tasks):
@@ -33,6 +39,39 @@ def run(directory, name, tasks):
 
 def verdict(text, value, good, aim):
     print(f"  {'ok   ' if good else 'SHORT'} {text}: {value:.2f} (aim {aim})")
+
+
+def write(options, case, subject, unit, values):
+    with open(options.dir / "results.jsonl", "a", encoding="utf-8") as out:
+        print(json.dumps({"bench": "task", "case": case, "subject": subject, "unit": unit,
+                          "median": statistics.median(values), "min": min(values),
+                          "max": max(values), "runs": len(values)}), file=out)
+
+
+def durable(options):
+    """Submitted, run and recorded, each submission acknowledged before its thread goes on."""
+    print("\ndurable empty tasks, submitted one by one by so many threads, run by the workers of the "
+          "same process; until the last end is recorded")
+    print(f"  {'queue':<14}{'tasks/s':>10}{'min':>10}{'max':>10}{'submit us':>12}")
+    medians = {}
+    for name, (backend, threads, tasks) in DURABLE.items():
+        answers = []
+        for _ in range(options.rounds):
+            with tempfile.TemporaryDirectory() as directory:
+                done = subprocess.run(
+                    [str(options.dir / "task-durable"), backend, f"{directory}/tasks.db",
+                     str(threads), str(tasks)], capture_output=True, text=True, timeout=120,
+                    check=True)
+            answers.append(json.loads(done.stdout))
+        rates = [a["per_s"] for a in answers]
+        waits = [a["submit_us"] for a in answers]
+        medians[name] = statistics.median(rates)
+        write(options, f"durable-{name}", OURS, "1/s", rates)
+        write(options, f"durable-{name}-submit", OURS, "us", waits)
+        print(f"  {name:<14}{medians[name]:>10.0f}{min(rates):>10.0f}{max(rates):>10.0f}"
+              f"{statistics.median(waits):>12.1f}")
+    best = max(medians["sqlite-8t"], medians["sqlite-32t"])
+    verdict("SQLite, tasks a second", best, best >= AIM_DURABLE, f"at least {AIM_DURABLE}")
 
 
 def main():
@@ -63,11 +102,7 @@ def main():
         for field, unit in FIELDS.items():
             values = [a[field] for a in rows[name]]
             medians[name, field] = statistics.median(values)
-            with open(options.dir / "results.jsonl", "a", encoding="utf-8") as out:
-                print(json.dumps({"bench": "task", "case": f"empty-{field.split('_')[0]}",
-                                  "subject": name, "unit": unit,
-                                  "median": statistics.median(values), "min": min(values),
-                                  "max": max(values), "runs": len(values)}), file=out)
+            write(options, f"empty-{field.split('_')[0]}", name, unit, values)
         ns = [a["ns"] for a in rows[name]]
         print(f"  {name:<14}{medians[name, 'ns']:>10.0f}{min(ns):>10.0f}{max(ns):>10.0f}"
               f"{medians[name, 'submit_ns']:>12.0f}{medians[name, 'wake_us']:>10.1f}")
@@ -81,6 +116,7 @@ def main():
         if (name, "ns") in medians:
             ratio = medians[name, "ns"] / ours
             verdict(f"against {name}", ratio, ratio > 1, "ahead")
+    durable(options)
     return 0
 
 

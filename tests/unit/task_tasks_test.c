@@ -16,16 +16,16 @@ static perf_tasks_options workers(uint64_t n)
 }
 
 /* A test for each queue. */
-#define BOTH(name)                  \
-    static void name(bool durable); \
-    Test(tasks, name##_in_memory)   \
-    {                               \
-        name(false);                \
-    }                               \
+#define BOTH(name)                                               \
+    static void name(bool durable);                              \
+    Test(tasks, name##_in_memory)                                \
+    {                                                            \
+        name(false);                                             \
+    }                                                            \
     Test(tasks, name##_in_sqlite, .disabled = !PERF_WITH_SQLITE) \
-    {                               \
-        name(true);                 \
-    }                               \
+    {                                                            \
+        name(true);                                              \
+    }                                                            \
     static void name(bool durable)
 
 BOTH(a_task_is_run_and_its_record_says_all)
