@@ -71,14 +71,9 @@ int perf__tier_open(const perf_tier_options *options, const struct perf__host *h
     rc = perf__counters_init(&t->counters, &host->allocator, PERF__TIER_COUNTS);
     if (rc)
         goto no_counters;
-    if (pthread_mutex_init(&t->mutex, NULL)) {
-        rc = perf__fail_nomem("a tier's locks");
-        goto no_mutex;
-    }
-    if (perf__cond_init(&t->changed)) {
-        rc = perf__fail_nomem("a tier's locks");
-        goto no_cond;
-    }
+    rc = perf__locks_init(&t->mutex, &t->changed, "a tier's locks");
+    if (rc)
+        goto no_locks;
     rc = perf__store_open(&own, host, &t->store);
     if (rc)
         goto no_store;
@@ -92,9 +87,8 @@ no_breaker:
     perf__store_close(t->store);
 no_store:
     pthread_cond_destroy(&t->changed);
-no_cond:
     pthread_mutex_destroy(&t->mutex);
-no_mutex:
+no_locks:
     perf__counters_destroy(&t->counters);
 no_counters:
     perf__free(&host->allocator, t);
