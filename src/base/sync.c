@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <time.h>
 
+#include "status.h"
+
 int perf__cond_init(pthread_cond_t *cond)
 {
     pthread_condattr_t attr;
@@ -14,6 +16,17 @@ int perf__cond_init(pthread_cond_t *cond)
     int rc = pthread_cond_init(cond, &attr);
     pthread_condattr_destroy(&attr);
     return rc ? PERF_ENOMEM : PERF_OK;
+}
+
+int perf__locks_init(pthread_mutex_t *mutex, pthread_cond_t *cond, const char *what)
+{
+    if (pthread_mutex_init(mutex, NULL))
+        return perf__fail_nomem(what);
+    if (perf__cond_init(cond)) {
+        pthread_mutex_destroy(mutex);
+        return perf__fail_nomem(what);
+    }
+    return PERF_OK;
 }
 
 bool perf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t deadline_ns)

@@ -15,6 +15,12 @@
 int perf__cond_init(pthread_cond_t *cond);
 
 /**
+ * A mutex and the condition variable that waits with it: both or neither. PERF_OK, or PERF_ENOMEM
+ * with a sentence that says it was for what.
+ */
+int perf__locks_init(pthread_mutex_t *mutex, pthread_cond_t *cond, const char *what);
+
+/**
  * Waits until signalled or until deadline_ns of the system's monotonic clock
  * (0: for ever). False when the deadline passed. May wake for no reason.
  */

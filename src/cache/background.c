@@ -38,16 +38,12 @@ int perf__background_open(const struct perf__host *host, uint64_t max_threads,
     pool->threads = perf__calloc(&host->allocator, pool->max_threads, sizeof *pool->threads);
     if (!pool->threads)
         goto no_threads;
-    if (pthread_mutex_init(&pool->mutex, NULL))
-        goto no_mutex;
-    if (perf__cond_init(&pool->work))
-        goto no_cond;
+    if (perf__locks_init(&pool->mutex, &pool->work, "the background threads"))
+        goto no_locks;
     *out = pool;
     return PERF_OK;
 
-no_cond:
-    pthread_mutex_destroy(&pool->mutex);
-no_mutex:
+no_locks:
     perf__free(&host->allocator, pool->threads);
 no_threads:
     perf__free(&host->allocator, pool);

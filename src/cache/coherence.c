@@ -233,12 +233,9 @@ int perf__coherence_open(perf_cache *cache, int64_t ask_ms)
     if (ask_ms != -1 && ask_ms != 0 &&
         (rc = perf__check_range("coherence_ms", ask_ms, MIN_ASK_MS, MAX_ASK_MS)))
         return rc;
-    if (pthread_mutex_init(&c->mutex, NULL))
-        return perf__fail_nomem("the locks of what other processes change");
-    if (perf__cond_init(&c->wake)) {
-        pthread_mutex_destroy(&c->mutex);
-        return perf__fail_nomem("the locks of what other processes change");
-    }
+    rc = perf__locks_init(&c->mutex, &c->wake, "the locks of what other processes change");
+    if (rc)
+        return rc;
     c->ready = true;
     c->ask_ms = ask_ms ? ask_ms : ASK_MS;
     bool needed = false;

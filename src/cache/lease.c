@@ -22,10 +22,15 @@ int64_t perf__lease_ms(const struct perf__op *op)
     return ms ? ms : LEASE_MS;
 }
 
+static bool is_own(uint64_t token)
+{
+    return token && token != PERF__LEASE_OF_OTHERS;
+}
+
 int perf__lease_take(const struct perf__op *op, size_t i, struct perf__leases *leases)
 {
     uint64_t *token = &leases->token[i];
-    if (*token && *token != PERF__LEASE_OF_OTHERS)
+    if (is_own(*token))
         return PERF_OK;
     perf_store_key key;
     uint8_t id[PERF_STORE_ID_SIZE];
@@ -61,8 +66,7 @@ static void take_group(const struct perf__op *const *ops, struct perf__leases *c
     uint64_t tokens[PERF__LEASES_GROUP] = {0};
     size_t asked[PERF__LEASES_GROUP], n = 0;
     for (size_t k = 0; k < count; k++) {
-        uint64_t held = leases[k]->token[i];
-        if (busy[k] || (held && held != PERF__LEASE_OF_OTHERS))
+        if (busy[k] || is_own(leases[k]->token[i]))
             continue;
         perf__op_store_key(ops[k], ids[n], &keys[n]);
         asked[n++] = k;
@@ -100,7 +104,7 @@ void perf__leases_renew(const struct perf__op *op, const struct perf__leases *le
 {
     for (size_t i = 0; i < op->cache->tier_count; i++) {
         uint64_t token = leases->token[i];
-        if (!token || token == PERF__LEASE_OF_OTHERS)
+        if (!is_own(token))
             continue;
         perf_store_key key;
         uint8_t id[PERF_STORE_ID_SIZE];
@@ -112,7 +116,7 @@ void perf__leases_renew(const struct perf__op *op, const struct perf__leases *le
 bool perf__leases_any(const struct perf__leases *leases)
 {
     for (size_t i = 0; i < PERF__TIERS_MAX; i++)
-        if (leases->token[i] && leases->token[i] != PERF__LEASE_OF_OTHERS)
+        if (is_own(leases->token[i]))
             return true;
     return false;
 }
@@ -122,7 +126,7 @@ void perf__leases_end(const struct perf__op *op, struct perf__leases *leases)
     for (size_t i = 0; i < op->cache->tier_count; i++) {
         uint64_t token = leases->token[i];
         leases->token[i] = 0;
-        if (!token || token == PERF__LEASE_OF_OTHERS)
+        if (!is_own(token))
             continue;
         perf_store_key key;
         uint8_t id[PERF_STORE_ID_SIZE];

@@ -3,7 +3,7 @@
  * tier_queue.c - lists and index of the changes a tier has not committed.
  *
  * The index is a uthash table over the ids, hashed under a random key since ids
- * may be chosen by an enemy, in memory of the handle's allocator. tier.c's
+ * may be chosen by an enemy, in memory of the handle's allocator. The tier's
  * mutex guards everything.
  */
 #include "tier_queue.h"

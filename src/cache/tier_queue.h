@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tier_queue.h - the changes that a tier has not committed yet. Private to tier.c.
+ * tier_queue.h - the changes that a tier has not committed yet. Private to tier*.c.
  *
  * Two lists in order of submission, and an index by id of the newest change of
  * each record:
  *   queue    what was submitted and not committed;
  *   repairs  what a failing store missed: removals that keep an older record
  *            from coming back, and marks. They go before the queue.
- * Plain data under tier.c's mutex; only the ops and records of changes that are
+ * Plain data under the tier's mutex; only the ops and records of changes that are
  * in flight, and records somebody holds, are read without it.
  */
 #ifndef PERF_CACHE_TIER_QUEUE_H
@@ -68,7 +68,7 @@ void perf__record_release(struct perf__tier_queue *q, struct perf__pending_recor
 /* What a list holds first, and what follows a change. */
 struct perf__change *perf__change_next(const struct perf__change *change);
 
-/* The parts of a change that tier.c works with. */
+/* The parts of a change that the tier works with. */
 struct perf__change_view {
     perf_store_op op;
     uint64_t ticket;

@@ -206,7 +206,6 @@ int perf_pool_open(const perf_pool_options *options, perf_pool **out)
     perf_connection_vtable vtable;
     struct perf__host host;
     perf_pool *pool = NULL;
-    bool has_mutex = false, has_cond = false;
     if (!out)
         return perf__fail(PERF_EINVAL, "perf_pool_open needs a place for the pool");
     int rc = take_options(options, &own, &vtable);
@@ -233,12 +232,9 @@ int perf_pool_open(const perf_pool_options *options, perf_pool **out)
         rc = perf__fail_nomem("a pool's histograms");
         goto fail;
     }
-    has_mutex = !pthread_mutex_init(&pool->mutex, NULL);
-    has_cond = has_mutex && !perf__cond_init(&pool->settled);
-    if (!has_cond) {
-        rc = perf__fail_nomem("a pool's lock");
+    rc = perf__locks_init(&pool->mutex, &pool->settled, "a pool's locks");
+    if (rc)
         goto fail;
-    }
     rc = start(pool);
     if (rc) {
         char why[512];
@@ -250,8 +246,6 @@ int perf_pool_open(const perf_pool_options *options, perf_pool **out)
     *out = pool;
     return PERF_OK;
 fail:
-    if (has_mutex)
-        pthread_mutex_destroy(&pool->mutex);
     free_pool(pool);
     return rc;
 }

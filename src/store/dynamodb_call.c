@@ -185,12 +185,9 @@ int perf__dynamodb_call_all(struct dynamodb_store *s, const char *operation,
         r->rc = perf__dynamodb_call(s, operation, &r->body, units, deadline_ns, &r->reply, &r->all);
         return r->rc == PERF_ECONFLICT ? PERF_OK : r->rc;
     }
-    if (pthread_mutex_init(&flight.mutex, NULL))
-        return perf__fail_nomem("requests to DynamoDB");
-    if (perf__cond_init(&flight.over)) {
-        pthread_mutex_destroy(&flight.mutex);
-        return perf__fail_nomem("requests to DynamoDB");
-    }
+    int rc = perf__locks_init(&flight.mutex, &flight.over, "requests to DynamoDB");
+    if (rc)
+        return rc;
     for (size_t i = 0; i < count; i++) {
         requests[i].flight = &flight;
         start(s, operation, &requests[i], deadline_ns);

@@ -270,14 +270,8 @@ static void *run(void *store)
 int perf__redis_hearing_init(struct redis_store *s)
 {
     struct perf__redis_hearing *h = &s->hearing;
-    if (pthread_mutex_init(&h->mutex, NULL))
-        return perf__fail_nomem("the locks of a redis tier");
-    if (perf__cond_init(&h->wake)) {
-        pthread_mutex_destroy(&h->mutex);
-        return perf__fail_nomem("the locks of a redis tier");
-    }
     h->deaf = true;
-    return PERF_OK;
+    return perf__locks_init(&h->mutex, &h->wake, "the locks of a redis tier");
 }
 
 /* So that what is read right after the opening is heard of; a server that is down is not waited

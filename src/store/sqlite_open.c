@@ -403,10 +403,9 @@ static int make_file(struct sqlite_store *s, const char *location)
 
 static int make_locks(struct sqlite_store *s)
 {
-    if (pthread_mutex_init(&s->gate, NULL))
-        return perf__fail_nomem("the sqlite tier's locks");
-    if (perf__cond_init(&s->gate_free))
-        goto no_cond;
+    int rc = perf__locks_init(&s->gate, &s->gate_free, "the sqlite tier's locks");
+    if (rc)
+        return rc;
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     size_t wanted = cpus < 2 ? 2 : cpus > READERS_MAX ? READERS_MAX : (size_t)cpus;
     for (; s->reader_count < wanted; s->reader_count++)
@@ -418,7 +417,6 @@ no_readers:
     while (s->reader_count)
         pthread_mutex_destroy(&s->readers[--s->reader_count].mutex);
     pthread_cond_destroy(&s->gate_free);
-no_cond:
     pthread_mutex_destroy(&s->gate);
     return perf__fail_nomem("the sqlite tier's locks");
 }

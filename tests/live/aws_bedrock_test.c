@@ -50,6 +50,7 @@ static void begin(struct client *c, const char *url, const char *id, const char 
     o.service = "bedrock-runtime";
     o.region = "us-east-1";
     o.endpoint_url = url;
+    o.timeout_ms = o.attempt_timeout_ms = TEST_PATIENCE_MS;
     o.credentials = c->credentials;
     o.http = c->http;
     OK(perf_aws_open(&o, &c->aws));

@@ -25,6 +25,7 @@ static perf_aws *open_at(const char *url, const perf_host *host)
     o.service = "dynamodb";
     o.region = "us-east-1";
     o.endpoint_url = url;
+    o.timeout_ms = o.attempt_timeout_ms = TEST_PATIENCE_MS;
     o.host = host;
     if (!o.host)
         o.host = &own; /* keys of its own: the shared ones may be those of another test */

@@ -37,6 +37,7 @@ static perf_aws *open_s3(struct fixture *f, const char *url)
     o.service = "s3";
     o.region = "us-east-1";
     o.endpoint_url = url;
+    o.timeout_ms = o.attempt_timeout_ms = TEST_PATIENCE_MS;
     o.credentials = f->credentials;
     o.http = f->http;
     cr_assert_eq(perf_aws_open(&o, &s3), PERF_OK, "%s", perf_last_error());

@@ -26,6 +26,7 @@ static perf_aws *open_at(const struct test_server *server, const char *id, const
     o.service = "sqs";
     o.region = "us-east-1";
     o.endpoint_url = server->url;
+    o.timeout_ms = o.attempt_timeout_ms = TEST_PATIENCE_MS;
     if (!o.host)
         o.host = &own; /* keys of its own: the shared ones may be those of another test */
     int rc = perf_aws_open(&o, &aws);

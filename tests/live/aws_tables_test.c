@@ -29,6 +29,7 @@ static perf_aws *open_as(const char *service, const char *url, const char *id, c
     o.service = service;
     o.region = "us-east-1";
     o.endpoint_url = url;
+    o.timeout_ms = o.attempt_timeout_ms = TEST_PATIENCE_MS;
     o.host = host ? host : &own;
     cr_assert_eq(perf_aws_open(&o, &aws), PERF_OK, "%s", perf_last_error());
     return aws;

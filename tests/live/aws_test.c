@@ -26,6 +26,7 @@ static perf_aws *client(const char *service, const struct test_server *server, c
     o.service = service;
     o.region = "us-east-1";
     o.endpoint_url = server->url;
+    o.timeout_ms = o.attempt_timeout_ms = TEST_PATIENCE_MS;
     if (!o.host)
         o.host = &own; /* keys of its own: the shared ones may be those of another test */
     int rc = perf_aws_open(&o, &aws);

@@ -33,6 +33,7 @@ static perf_aws *open_at(const char *url, const char *id, const char *secret)
     o.service = "dynamodb";
     o.region = "us-east-1";
     o.endpoint_url = url;
+    o.timeout_ms = o.attempt_timeout_ms = TEST_PATIENCE_MS;
     o.host = &own;
     cr_assert_eq(perf_aws_open(&o, &aws), PERF_OK, "%s", perf_last_error());
     return aws;

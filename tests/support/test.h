@@ -9,6 +9,10 @@
 #ifndef TESTS_TEST_H
 #define TESTS_TEST_H
 
+/* Time for a call whose time is not what the test is about, in ms: on a busy machine a server that
+ * has just been started answers after seconds. */
+enum { TEST_PATIENCE_MS = 60000 };
+
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
