@@ -106,7 +106,7 @@ int perf_executor_open(const perf_executor_options *given, perf_executor **out)
     if (!(e = perf__calloc(&host.allocator, 1, sizeof *e)))
         return perf__fail_nomem("an executor");
     if ((rc = perf__host_take(o.host, &e->host)))
-        goto no_mutex;
+        goto no_locks;
     e->fork_generation = perf__fork_generation;
     e->max_queued = o.max_queued;
     e->full = o.full;
@@ -118,12 +118,9 @@ int perf_executor_open(const perf_executor_options *given, perf_executor **out)
     atomic_store(&e->max_threads, (uint32_t)o.max_threads);
     e->notify_last = &e->notify_first;
     e->notify_fd = -1;
-    rc = perf__fail_nomem("an executor");
-    if (pthread_mutex_init(&e->mutex, NULL))
-        goto no_mutex;
-    if (perf__cond_init(&e->idle))
-        goto no_idle;
-    if (perf__cond_init(&e->due))
+    if ((rc = perf__locks_init(&e->mutex, &e->idle, "an executor's locks")))
+        goto no_locks;
+    if ((rc = perf__cond_init(&e->due)))
         goto no_due;
     if ((rc = perf__counters_init(&e->counters, &e->host.allocator, PERF__EXECUTOR_COUNTERS)) ||
         (rc = perf__histogram_init(&e->run_ns, &e->host.allocator)) ||
@@ -135,10 +132,10 @@ int perf_executor_open(const perf_executor_options *given, perf_executor **out)
     return PERF_OK;
 
 no_due:
+    perf__fail_nomem("an executor's locks");
     pthread_cond_destroy(&e->idle);
-no_idle:
     pthread_mutex_destroy(&e->mutex);
-no_mutex:
+no_locks:
     perf__free(&host.allocator, e);
     return rc;
 }

@@ -39,10 +39,10 @@ int perf_task_group_open(perf_executor *e, perf_task_group **out)
     g->clock = e->host.clock;
     g->ended_last = &g->ended;
     g->holders = 1;
-    pthread_mutex_init(&g->mutex, NULL); /* cannot fail with these attributes */
-    if (perf__cond_init(&g->changed)) {
-        perf__free(&g->allocator, g);
-        return perf__fail_nomem("a group of tasks");
+    if ((rc = perf__locks_init(&g->mutex, &g->changed, "a group's locks"))) {
+        perf_allocator allocator = g->allocator;
+        perf__free(&allocator, g);
+        return rc;
     }
     *out = g;
     return PERF_OK;
