@@ -173,6 +173,14 @@ static bool take_token(perf_executor *e)
     return false;
 }
 
+/* A sleeper that leaves by itself looks for tokens after it has uncounted itself. If the last one
+ * did so before there were any, those who count as searching would never search. */
+static void take_back(perf_executor *e)
+{
+    while (!atomic_load(&e->sleepers) && take_token(e))
+        atomic_fetch_sub(&e->searching, 1);
+}
+
 void perf__worker_wake(perf_executor *e)
 {
     uint32_t none = 0;
@@ -182,10 +190,7 @@ void perf__worker_wake(perf_executor *e)
         return;
     atomic_fetch_add(&e->tokens, 1); /* whoever takes it is the one that is searching */
     perf__futex_wake(&e->tokens, 1);
-    /* A sleeper that leaves by itself looks for tokens after it has uncounted itself. If the last
-     * one did so before there was one, nobody would ever search. */
-    if (!atomic_load(&e->sleepers) && take_token(e))
-        atomic_fetch_sub(&e->searching, 1);
+    take_back(e);
 }
 
 void perf__worker_wake_all(perf_executor *e)
@@ -194,6 +199,7 @@ void perf__worker_wake_all(perf_executor *e)
     atomic_fetch_add(&e->searching, n);
     atomic_fetch_add(&e->tokens, n);
     perf__futex_wake_all(&e->tokens);
+    take_back(e);
 }
 
 /* It has found something. If nobody looks for more, somebody should. */
