@@ -127,12 +127,9 @@ static int check_task(const perf_queue_task *t)
     const struct {
         const char *name;
         int64_t number;
-    } exact[] = {{"due_ms", t->due_ms},
-                 {"rank", t->rank},
-                 {"version", t->version},
-                 {"created_ms", t->created_ms},
-                 {"limit", t->limit},
-                 {"max_attempts", t->max_attempts}};
+    } exact[] = {{"due_ms", t->due_ms},   {"rank", t->rank},
+                 {"version", t->version}, {"created_ms", t->created_ms},
+                 {"limit", t->limit},     {"max_attempts", t->max_attempts}};
     for (size_t i = 0; i < sizeof exact / sizeof *exact; i++)
         if (exact[i].number > EXACT_MAX || exact[i].number < -EXACT_MAX)
             return perf__fail(PERF_EINVAL,
@@ -236,7 +233,8 @@ static int enqueue_portion(struct redis_queue *q, const perf_queue_task *tasks, 
     if (rc)
         return rc;
     /* What this very call has stored is no duplicate, when it has to be asked again. */
-    snprintf(call, sizeof call, "%016" PRIx64 "%" PRIx64 ".", q->origin, atomic_fetch_add(&q->calls, 1));
+    snprintf(call, sizeof call, "%016" PRIx64 "%" PRIx64 ".", q->origin,
+             atomic_fetch_add(&q->calls, 1));
     add_number(&w, now_ms);
     add_text(&w, call);
     add_number(&w, (int64_t)count);
@@ -256,7 +254,8 @@ static int enqueue_portion(struct redis_queue *q, const perf_queue_task *tasks, 
     return rc;
 }
 
-/* How many of the first tasks are sound and go in one call; 0: the first is not, and rc says why. */
+/* How many of the first tasks are sound and go in one call; 0: the first is not, and rc says why.
+ */
 static size_t portion_of(const perf_queue_task *tasks, size_t count, int *rc)
 {
     size_t n = 0, bytes = 0;
@@ -643,7 +642,8 @@ static int redrive_all(struct redis_queue *q, const char *name, int64_t now_ms, 
         rc = steer(q, "all", name, now_ms, from, &r);
         if (!rc) {
             *n += (uint64_t)perf_redis_reply_integer(perf_redis_reply_element(r, 0));
-            snprintf(from, sizeof from, "%s", perf_redis_reply_data(perf_redis_reply_element(r, 1)));
+            snprintf(from, sizeof from, "%s",
+                     perf_redis_reply_data(perf_redis_reply_element(r, 1)));
         }
         perf_redis_reply_release(r);
     }

@@ -281,7 +281,7 @@ static const char *const enqueue_lines[] = {
     "  end\n",
     "  if failed or pending>0 or due>now then state=1\n",
     "  elseif o.limit_key then state=9 end\n",
-    "  call('HSET',key,'state',state,'seq',seq,'by',by,unpack(ARGV,from,to))\n",
+    "  call('HSET',key,'state',state==2 and '2' or state,'seq',seq,'by',by,unpack(ARGV,from,to))\n",
     "  if state==1 then call('HSET',key,'waited',1,'pending',pending) end\n",
     "  if holds or o.limit_key then call('HSET',key,'odd',1) end\n",
     "  if holds then call('SET',holds,id) end\n",
@@ -290,16 +290,17 @@ static const char *const enqueue_lines[] = {
     "    seen[line]=true\n",
     "    call('HSET',B..':q:'..queue,'lane:'..version..' '..kind,1)\n",
     "  end\n",
-    "  push(B..':all',number,m)\n",
-    "  if o.user then push(B..':w:'..o.user,number,m) end\n",
-    "  if o.batch then push(B..':b:'..o.batch,number,m) end\n",
+    "  local place=text(number)\n",
+    "  push(B..':all',place,m)\n",
+    "  if o.user then push(B..':w:'..o.user,place,m) end\n",
+    "  if o.batch then push(B..':b:'..o.batch,place,m) end\n",
     "  count(queue,nil,state)\n",
     "  if failed then end_task(load(id),7,E_CANCELED,sorry)\n",
     "  elseif state==9 then\n",
     "    call('ZADD',B..':la:'..o.limit_key,rank,m)\n",
     "    settle_limit(o.limit_key)\n",
-    "  elseif state==2 then push(line,rank,m,true)\n",
-    "  elseif pending==0 then push(B..':wait',due,m) end\n",
+    "  elseif state==2 then push(line,ARGV[from+9],m,true)\n",
+    "  elseif pending==0 then push(B..':wait',ARGV[from+7],m) end\n",
     "  return 0\n",
     "end\n",
     "return run(function()\n",
@@ -316,7 +317,7 @@ static const char *const enqueue_lines[] = {
 
 static const char *const claim_lines[] = {
     "local lease,worker,max,most=tonumber(ARGV[2]),ARGV[3],tonumber(ARGV[4]),tonumber(ARGV[5])\n",
-    "local given,bytes,tokens,r=0,0,nil,{}\n",
+    "local given,bytes,tokens,r,over=0,0,nil,{},text(now+lease)\n",
     "local function lanes_of(queue,from)\n",
     "  local h,lanes=call('HGETALL',B..':q:'..queue),{}\n",
     "  for i=1,#h,2 do\n",
@@ -365,9 +366,9 @@ static const char *const claim_lines[] = {
     "  end\n",
     "  local attempts=tonumber(t.attempts or 0)+1\n",
     "  tokens=tokens+1\n",
-    "  call('HSET',T..id,'state',3,'token',tokens,'lease',now+lease,'started',now,\n",
-    "    'worker',worker,'attempts',attempts)\n",
-    "  push(B..':lease',now+lease,m)\n",
+    "  call('HSET',T..id,'state','3','token',text(tokens),'lease',over,'started',ARGV[1],\n",
+    "    'worker',worker,'attempts',attempts==1 and '1' or attempts)\n",
+    "  push(B..':lease',over,m)\n",
     "  count(t.queue,2,3)\n",
     "  given=given+1\n",
     "  bytes=bytes+#(t.payload or '')+#(t.result or '')\n",
@@ -453,17 +454,16 @@ static const char *const finish_lines[] = {
     "    slowly(load(id),state,tonumber(ARGV[a+3]),status,error,result)\n",
     "    return 0\n",
     "  end\n",
-    "  local seq=tonumber(v[4],16)\n",
     "  if result~='' then\n",
-    "    call('HSET',key,'state',state,'ended',now,'status',status,'error',error,\n",
+    "    call('HSET',key,'state',ARGV[a+2],'ended',ARGV[a+4],'status',status,'error',error,\n",
     "      'result',result)\n",
     "  else\n",
-    "    call('HSET',key,'state',state,'ended',now,'status',status,'error',error)\n",
+    "    call('HSET',key,'state',ARGV[a+2],'ended',ARGV[a+4],'status',status,'error',error)\n",
     "    if v[7]~='1' then call('HDEL',key,'result') end\n",
     "  end\n",
     "  drop(B..':lease',v[4]..id)\n",
-    "  push(B..':ended',now+tonumber(v[5]),v[4]..id)\n",
-    "  if state>=6 then push(B..':s:'..state,seq,v[4]..id) end\n",
+    "  push(B..':ended',text(now+tonumber(v[5])),v[4]..id)\n",
+    "  if state>=6 then push(B..':s:'..state,tonumber(v[4],16),v[4]..id) end\n",
     "  count(v[3],3,state)\n",
     "  return 0\n",
     "end\n",
@@ -662,8 +662,8 @@ struct part {
     size_t count;
 };
 
-#define PART(lines)                         \
-    {                                       \
+#define PART(lines)                          \
+    {                                        \
         lines, sizeof(lines) / sizeof *lines \
     }
 
@@ -674,8 +674,7 @@ static const struct {
     const char *first;
     struct part parts[PARTS];
 } texts[SCRIPTS] = {
-    [SCRIPT_ENQUEUE] = {"#!lua\n",
-                        {PART(common_lines), PART(tasks_lines), PART(enqueue_lines)}},
+    [SCRIPT_ENQUEUE] = {"#!lua\n", {PART(common_lines), PART(tasks_lines), PART(enqueue_lines)}},
     [SCRIPT_CLAIM] = {"#!lua flags=allow-oom\n",
                       {PART(common_lines), PART(tasks_lines), PART(claim_lines)}},
     [SCRIPT_EXTEND] = {"#!lua flags=allow-oom\n", {PART(common_lines), PART(extend_lines)}},

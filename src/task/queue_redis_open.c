@@ -33,7 +33,8 @@ static int bad(const char *what)
 
 static bool is_prefix(const char *text, size_t len)
 {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     return len > 0 && len <= PREFIX_MAX && strspn(text, allowed) >= len;
 }
 
@@ -164,4 +165,3 @@ void perf__queue_redis_close(void *queue)
     perf_allocator allocator = q->allocator;
     perf__free(&allocator, q);
 }
-

@@ -266,7 +266,8 @@ const char *perf__queue_db_text(struct queue_db *db, sqlite3_stmt *statement, in
         return "";
     const unsigned char *text = type == SQLITE_TEXT ? sqlite3_column_text(statement, column) : NULL;
     size_t len = (size_t)sqlite3_column_bytes(statement, column);
-    if (text && len <= TEXT_MAX && strlen((const char *)text) == len && perf__task_is_utf8(text, len))
+    if (text && len <= TEXT_MAX && strlen((const char *)text) == len &&
+        perf__task_is_utf8(text, len))
         return (const char *)text;
     if (type == SQLITE_TEXT && !text)
         no_memory(db);

@@ -56,8 +56,8 @@ static void *work(void *arg)
     perf_queue_kind kind = {"empty", 0, 0};
     (void)arg;
     while (run.ended < run.tasks) {
-        perf_queue_claim want = {
-            sizeof want, &name, 1, &kind, 1, (size_t)run.batch, "bench:1", now_ms(), 30000};
+        perf_queue_claim want = {sizeof want,       &name,     1,        &kind, 1,
+                                 (size_t)run.batch, "bench:1", now_ms(), 30000};
         int rc = perf__task_queue_claim(run.queue, &want, &reply);
         must(rc);
         if (rc == PERF_MISS) {

@@ -237,8 +237,8 @@ Test(task_queue_redis, who_waits_hears_of_others)
     clock_gettime(CLOCK_MONOTONIC, &put_at);
     cr_assert(put(f.queue, "a") == PERF_OK);
     pthread_join(thread, NULL);
-    int64_t us = (w.woken.tv_sec - put_at.tv_sec) * 1000000 +
-                 (w.woken.tv_nsec - put_at.tv_nsec) / 1000;
+    int64_t us =
+        (w.woken.tv_sec - put_at.tv_sec) * 1000000 + (w.woken.tv_nsec - put_at.tv_nsec) / 1000;
     fprintf(stderr, "queue_redis: from submission to claim by another one: %d us\n", (int)us);
     cr_assert(us < 50000, "%d us", (int)us);
     perf__task_queue_close(w.queue);
@@ -385,8 +385,7 @@ static void *work(void *arg)
 Test(task_queue_redis, server_dies_and_comes_back_without_loss)
 {
     enum { TASKS = 600, THREADS = 3, DEATHS = 4 };
-    static const struct test_redis durable = {.appendonly = true,
-                                              .config = "appendfsync always\n"};
+    static const struct test_redis durable = {.appendonly = true, .config = "appendfsync always\n"};
     static unsigned char stored[TASKS], done[TASKS];
     static _Atomic int ended;
     struct fixture f;
