@@ -86,7 +86,7 @@ static int64_t left_of(int64_t deadline_ns)
     return left > 1 ? left : 1;
 }
 
-/* PERF_MISS of a connection is none of ours; what a server refuses is no answer about a task. */
+/* PERF_EBUSY says something about a task; a server's, or the client's, does not. */
 static int ask(struct redis_queue *q, enum queue_script script, const struct words *w,
                int64_t deadline_ns, perf_redis_reply **out)
 {

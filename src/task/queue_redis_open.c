@@ -61,7 +61,7 @@ static int take_query(const char *query, char prefix[PREFIX_MAX + 1], char *url)
     return PERF_OK;
 }
 
-/* url: for perf_free; it may hold a password. NULL: the location names no server. */
+/* *url is the caller's, and may hold a password. NULL: the location names no server. */
 static int read_location(const perf_allocator *allocator, const char *location, bool has_server,
                          char prefix[PREFIX_MAX + 1], char **url)
 {

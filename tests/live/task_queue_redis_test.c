@@ -348,7 +348,8 @@ struct client_run {
     struct perf__task_queue *queue;
     int first, step, wanted;
     _Atomic int *ended;
-    unsigned char *stored, *done;
+    unsigned char *stored;
+    _Atomic unsigned char *done;
 };
 
 /* Submits its own numbers, and works on whatever it gets, while servers come and go. */
@@ -386,7 +387,8 @@ Test(task_queue_redis, server_dies_and_comes_back_without_loss)
 {
     enum { TASKS = 600, THREADS = 3, DEATHS = 4 };
     static const struct test_redis durable = {.appendonly = true, .config = "appendfsync always\n"};
-    static unsigned char stored[TASKS], done[TASKS];
+    static unsigned char stored[TASKS];
+    static _Atomic unsigned char done[TASKS];
     static _Atomic int ended;
     struct fixture f;
     struct client_run runs[THREADS];

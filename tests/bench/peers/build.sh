@@ -124,7 +124,7 @@ tasks_node() {
 tasks_rq() {
     target=$dir/peer-tasks-rq
     [ -x "$target/bin/python" ] || python3 -m venv "$target" || return 1
-    "$target/bin/pip" install -q -r "$here/tasks_rq.txt"
+    "$target/bin/python" -m pip install -q -r "$here/tasks_rq.txt"
 }
 
 case ${2:-cache} in
