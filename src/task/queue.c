@@ -135,6 +135,28 @@ void perf__queue_reply_free(perf_queue_reply *reply)
     *reply = (perf_queue_reply){.allocator = reply->allocator};
 }
 
+/* -------------------------------------------------------------------- texts */
+
+bool perf__task_is_utf8(const void *text, size_t len)
+{
+    const unsigned char *s = text;
+    for (size_t i = 0; i < len;) {
+        unsigned char c = s[i];
+        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 4 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 4;
+        if (more == 4 || len - i <= more)
+            return false;
+        unsigned char second = more ? s[i + 1] : 0x80;
+        if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) ||
+            (c == 0xf0 && second < 0x90) || (c == 0xf4 && second > 0x8f))
+            return false;
+        for (size_t j = 1; j <= more; j++)
+            if ((s[i + j] & 0xc0) != 0x80)
+                return false;
+        i += more + 1;
+    }
+    return true;
+}
+
 /* -------------------------------------------------------------- open, close */
 
 static int check_vtable(const perf_queue_vtable *v)

@@ -91,11 +91,14 @@ int perf__task_queue_wait(struct perf__task_queue *q, int64_t timeout_ms);
 void perf__task_queue_wake(struct perf__task_queue *q);
 int perf__task_queue_flush(struct perf__task_queue *q);
 
+/* For what a backend reads from strangers. */
+bool perf__task_is_utf8(const void *text, size_t len);
+
 /* Built-in backends, one line each in queue_registry.c. NULL when unknown or left out. */
 const perf_queue_vtable *perf__queue_builtin(const char *name);
 /* The error for a name that perf__queue_builtin does not know. */
 int perf__queue_fail_unknown(const char *name);
 /* The backends, where they are built. */
-extern const perf_queue_vtable perf__queue_memory, perf__queue_sqlite;
+extern const perf_queue_vtable perf__queue_memory, perf__queue_sqlite, perf__queue_redis;
 
 #endif

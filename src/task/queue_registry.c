@@ -14,11 +14,19 @@
 #ifndef PERF_WITH_SQLITE
 #define PERF_WITH_SQLITE 1
 #endif
+#ifndef PERF_WITH_REDIS
+#define PERF_WITH_REDIS 1
+#endif
 
 #if PERF_WITH_SQLITE
 #define SQLITE_BACKEND &perf__queue_sqlite
 #else
 #define SQLITE_BACKEND NULL
+#endif
+#if PERF_WITH_REDIS
+#define REDIS_BACKEND &perf__queue_redis
+#else
+#define REDIS_BACKEND NULL
 #endif
 
 static const struct {
@@ -27,6 +35,7 @@ static const struct {
 } backends[] = {
     {"sqlite", "WITH_SQLITE", SQLITE_BACKEND},
     {"memory", "", &perf__queue_memory},
+    {"redis", "WITH_REDIS", REDIS_BACKEND},
 };
 
 enum { BACKENDS = sizeof backends / sizeof *backends };

@@ -259,25 +259,6 @@ int64_t perf__queue_db_number(struct queue_db *db, sqlite3_stmt *statement, int6
 
 /* ---------------------------------------------------------- what the file says */
 
-static bool is_utf8(const unsigned char *s, size_t len)
-{
-    for (size_t i = 0; i < len;) {
-        unsigned char c = s[i];
-        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 4 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 4;
-        if (more == 4 || len - i <= more)
-            return false;
-        unsigned char second = more ? s[i + 1] : 0x80;
-        if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) ||
-            (c == 0xf0 && second < 0x90) || (c == 0xf4 && second > 0x8f))
-            return false;
-        for (size_t j = 1; j <= more; j++)
-            if ((s[i + j] & 0xc0) != 0x80)
-                return false;
-        i += more + 1;
-    }
-    return true;
-}
-
 const char *perf__queue_db_text(struct queue_db *db, sqlite3_stmt *statement, int column)
 {
     int type = sqlite3_column_type(statement, column);
@@ -285,7 +266,8 @@ const char *perf__queue_db_text(struct queue_db *db, sqlite3_stmt *statement, in
         return "";
     const unsigned char *text = type == SQLITE_TEXT ? sqlite3_column_text(statement, column) : NULL;
     size_t len = (size_t)sqlite3_column_bytes(statement, column);
-    if (text && len <= TEXT_MAX && strlen((const char *)text) == len && is_utf8(text, len))
+    if (text && len <= TEXT_MAX && strlen((const char *)text) == len &&
+        perf__task_is_utf8(text, len))
         return (const char *)text;
     if (type == SQLITE_TEXT && !text)
         no_memory(db);

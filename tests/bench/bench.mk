@@ -9,6 +9,7 @@
 #   make bench-aws          signing, and DynamoDB GetItem, beside bare hashes, a bare socket and SDKs
 #   make bench-redis        half GETs, half SETs by 32 threads, beside redis-benchmark, hiredis and peers
 #   make bench-task         empty tasks: one producer, two workers, beside other executors; durable tasks
+#   make bench-task-redis   durable empty tasks in Redis, beside asynq, BullMQ and RQ
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -35,7 +36,7 @@ BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
 bench: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
-	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis bench-task
+	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis bench-task bench-task-redis
 
 bench-cache: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
@@ -145,5 +146,17 @@ ifneq ($(PEERS),0)
 endif
 	$(BENCH_PYTHON) tests/bench/task_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS)
+
+# The durable queue below perf_tasks: the static library has it.
+$(BENCH_DIR)/tasks-redis-libperf: tests/bench/tasks_redis_libperf.c lib/libperf.a | $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< lib/libperf.a $(PKG_LIBS) -lm
+
+.PHONY: bench-task-redis
+bench-task-redis: $(BENCH_DIR)/tasks-redis-libperf ## durable tasks in Redis, beside asynq, BullMQ and RQ
+ifneq ($(PEERS),0)
+	@tests/bench/peers/build.sh $(BENCH_DIR) task-redis
+endif
+	$(BENCH_PYTHON) tests/bench/task_redis_driver.py --dir $(BENCH_DIR) \
+		--rounds $(BENCH_REDIS_ROUNDS) --peers $(PEERS)
 
 -include $(wildcard $(BENCH_DIR)/*.d)

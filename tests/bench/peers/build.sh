@@ -4,7 +4,7 @@
 # Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
 # named loudly and left out; that is not a failure of the build.
 #
-# usage: build.sh DIR [cache|pool|aws|redis|task]
+# usage: build.sh DIR [cache|pool|aws|redis|task|task-redis]
 set -u
 dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -110,7 +110,29 @@ task_rust() {
         cp -f "$dir/cargo-task/release/peer-task-rust" "$dir/peer-task-rust"
 }
 
+tasks_go() {
+    cd "$here/tasks-go" && go build -mod=readonly -trimpath -o "$dir/peer-tasks-go" .
+}
+
+tasks_node() {
+    target=$dir/peer-tasks-node
+    mkdir -p "$target"
+    cp "$here"/tasks-node/* "$target"
+    cd "$target" && { [ -d node_modules ] || npm ci --no-audit --no-fund --ignore-scripts; }
+}
+
+tasks_rq() {
+    target=$dir/peer-tasks-rq
+    [ -x "$target/bin/python" ] || python3 -m venv "$target" || return 1
+    "$target/bin/python" -m pip install -q -r "$here/tasks_rq.txt"
+}
+
 case ${2:-cache} in
+task-redis)
+    attempt 'asynq' peer-tasks-go tasks_go
+    attempt 'BullMQ' peer-tasks-node tasks_node
+    attempt 'RQ' peer-tasks-rq tasks_rq
+    exit 0 ;;
 task)
     attempt 'oneTBB, libuv' peer-task-cc task_cc
     attempt 'tokio, rayon' peer-task-rust task_rust
