@@ -25,6 +25,9 @@ enum { TEXT_MAX = 1 << 20, LANES_MAX = 1 << 20 };
     "max_attempts, timeout, uniq, unique_until, limit_key, lim, after, attempts, token, lease, " \
     "started, ended, worker, fraction, done, total, text, status, error, kept, payload, result"
 
+/* The condition of the index perf_queue_failed, which SQLite wants to read in a query, too. */
+#define FAILED "state>5 AND state<9 AND "
+
 static const char *const texts[SQL_STATEMENTS] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_BEGIN_READ] = "BEGIN",
@@ -84,7 +87,7 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_FLAGS] = "UPDATE perf_queue_tasks SET flags=?2 WHERE row=?1",
     [SQL_LIMIT_USED] =
         "SELECT count(*) FROM (SELECT 1 FROM perf_queue_tasks WHERE limit_key=(SELECT limit_key "
-        "FROM perf_queue_tasks WHERE row=?1) AND state IN (2, 3) LIMIT ?2)",
+        "FROM perf_queue_tasks WHERE row=?1) AND state>=2 AND state<=3 LIMIT ?2)",
     [SQL_LIMIT_ASIDE] =
         "SELECT row, rank FROM perf_queue_tasks WHERE limit_key=(SELECT limit_key FROM "
         "perf_queue_tasks WHERE row=?1) AND state=9 ORDER BY rank, row LIMIT 1",
@@ -100,7 +103,8 @@ static const char *const texts[SQL_STATEMENTS] = {
                     "LIMIT ?2",
     [SQL_NEXT_DUE] = "SELECT min(sort) FROM perf_queue_tasks WHERE place=-1",
     [SQL_REMOVE] = "DELETE FROM perf_queue_tasks WHERE row=?1",
-    [SQL_DEAD] = "SELECT row FROM perf_queue_tasks WHERE state=8 AND row>?1 ORDER BY row LIMIT ?2",
+    [SQL_DEAD] =
+        "SELECT row FROM perf_queue_tasks WHERE " FAILED "state=8 AND row>?1 ORDER BY row LIMIT ?2",
     [SQL_TASK] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE row=?1",
     [SQL_TASK_ID] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE id=?1",
     [SQL_FIND] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE row<?1 ORDER BY row DESC",
@@ -110,12 +114,14 @@ static const char *const texts[SQL_STATEMENTS] = {
                        "ORDER BY row DESC",
     [SQL_FIND_RUNNING] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE place=0 AND row<?1 "
                          "ORDER BY row DESC",
-    [SQL_FIND_FAILED] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE state=6 AND row<?1 "
-                        "ORDER BY row DESC",
-    [SQL_FIND_CANCELLED] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE state=7 AND "
-                           "row<?1 ORDER BY row DESC",
-    [SQL_FIND_DEAD] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE state=8 AND row<?1 "
-                      "ORDER BY row DESC",
+    [SQL_FIND_FAILED] =
+        "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE " FAILED "state=6 AND row<?1 "
+        "ORDER BY row DESC",
+    [SQL_FIND_CANCELLED] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE " FAILED
+                           "state=7 AND row<?1 ORDER BY row DESC",
+    [SQL_FIND_DEAD] =
+        "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE " FAILED "state=8 AND row<?1 "
+        "ORDER BY row DESC",
 };
 
 /* ------------------------------------------------------------------- errors */
