@@ -20,11 +20,9 @@ enum { TEXT_MAX = 1 << 20, LANES_MAX = 1 << 20 };
     "row, state, flags, lane, pending, attempts, token, started, priority, due, rank, keep, " \
     "unique_until, lim, max_attempts, deadline, ended, lease"
 /* In the order of queue_sqlite_read.c. */
-#define TASK_COLUMNS                                                                             \
-    "row, lane, state, flags, id, user, batch, priority, rank, created, due, deadline, keep, "   \
-    "max_attempts, timeout, uniq, unique_until, limit_key, lim, after, attempts, token, lease, " \
-    "started, ended, worker, fraction, done, total, text, status, error, kept, payload, result"
-
+#define TASK_COLUMNS                                                                         \
+    LOADED ", id, user, batch, created, timeout, uniq, limit_key, after, worker, fraction, " \
+           "done, total, text, status, error, kept, payload, result"
 /* The condition of the index perf_queue_failed, which SQLite wants to read in a query, too. */
 #define FAILED "state>5 AND state<9 AND "
 
@@ -56,7 +54,8 @@ static const char *const texts[SQL_STATEMENTS] = {
         "due, "
         "created, priority, deadline, keep, max_attempts, timeout, unique_until, lim, user, batch, "
         "uniq, limit_key, after, payload) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, "
-        "?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+        "?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24) "
+        "ON CONFLICT(id) DO NOTHING",
     [SQL_ADD_BYTES] = "INSERT OR REPLACE INTO perf_queue_bytes VALUES(?1, ?2)",
     [SQL_BYTES] = "SELECT data FROM perf_queue_bytes WHERE row=?1",
     [SQL_RESULT_BYTES] = "SELECT data FROM perf_queue_bytes WHERE row=?1",
@@ -83,6 +82,10 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_FINISH] = "UPDATE perf_queue_tasks SET state=?2, place=?3, sort=?4, flags=?5, "
                    "attempts=?6, due=?7, rank=?8, ended=?9, status=?10, error=?11, result=?12 "
                    "WHERE row=?1",
+    /* Of a task that this process claimed, if nothing has become of it since. */
+    [SQL_FINISH_KNOWN] = "UPDATE perf_queue_tasks SET state=?5, place=?6, sort=?7, ended=?8, "
+                         "status=?9, error=?10, result=?11 WHERE row=?1 AND id=?2 AND token=?3 "
+                         "AND flags=?4 AND state=3",
     [SQL_ERROR] = "UPDATE perf_queue_tasks SET status=?2, error=?3 WHERE row=?1",
     [SQL_FLAGS] = "UPDATE perf_queue_tasks SET flags=?2 WHERE row=?1",
     [SQL_LIMIT_USED] =
@@ -502,4 +505,5 @@ void perf__queue_db_clear(struct queue_db *db)
     perf__free(&db->q->allocator, db->ends.rows);
     perf__free(&db->q->allocator, db->followers.rows);
     perf__free(&db->q->allocator, db->picked.rows);
+    perf__free(&db->q->allocator, db->claimed);
 }
