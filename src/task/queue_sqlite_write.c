@@ -409,8 +409,10 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
         t.state = TASK_ASIDE;
     t.flags |= t.state == PERF_TASK_WAITING ? TASK_WAITED : 0;
     if (!insert(db, task, &t, uniq)) {
+        if (db->rc)
+            return db->rc;
         snprintf(existing, 72, "%s", task->id);
-        return db->rc ? db->rc : PERF_EEXISTS;
+        return PERF_EEXISTS;
     }
     if (t.state == TASK_ASIDE)
         settle_limit(db, t.row);
