@@ -19,10 +19,14 @@
 
 #include "../base/alloc.h"
 #include "../base/clock.h"
+#include "../base/futex.h"
 #include "../base/status.h"
 #include "../base/thread.h"
 
 enum { LOOK_MS = 50, ERROR_MAX = 512 };
+
+/* What a call waits for. */
+enum { WAITS, SLEEPS, LEADS, DONE };
 
 enum verb { ENQUEUE, CLAIM, EXTEND, FINISH, CONTROL, SWEEP };
 
@@ -31,8 +35,8 @@ struct queue_job {
     struct queue_job *next;
     enum verb verb;
     int rc;
-    bool done, leads, needed;
-    pthread_cond_t wake;
+    bool needed;
+    _Atomic uint32_t turn;
     char error[ERROR_MAX]; /* the sentence of rc, for the caller's thread */
 
     const perf_queue_task *tasks;
@@ -141,6 +145,8 @@ static int run_transaction(struct sqlite_queue *q, struct queue_job *first, stru
     if (!sqlite3_get_autocommit(db->db))
         sqlite3_exec(db->db, "ROLLBACK", NULL, NULL, NULL);
     db->changes = -1; /* what was remembered may never have been */
+    perf__free(&q->allocator, db->claimed);
+    db->claimed = NULL;
     db->news = false;
     return db->rc;
 }
@@ -205,19 +211,34 @@ static bool run_all(struct sqlite_queue *q, struct queue_job *first)
 
 /* ----------------------------------------------------------------- the list */
 
-/* The connection is free; the mutex is held. The next one in the list takes it. */
-static void pass_on(struct sqlite_queue *q)
+/* Tells a call whose turn it is. Once it is DONE it may be gone. */
+static void tell(struct queue_job *job, uint32_t turn)
 {
-    if (q->first) {
-        q->first->leads = true;
-        pthread_cond_signal(&q->first->wake);
-    } else {
-        q->busy = false;
-    }
+    if (atomic_exchange_explicit(&job->turn, turn, memory_order_acq_rel) == SLEEPS)
+        perf__futex_wake(&job->turn, 1);
 }
 
-/* Runs all that wait, and lets go of the connection. The mutex is held. */
-static void lead(struct sqlite_queue *q)
+/* Waits until it is DONE or LEADS. */
+static uint32_t wait_turn(struct queue_job *job)
+{
+    uint32_t turn = WAITS;
+    atomic_compare_exchange_strong_explicit(&job->turn, &turn, SLEEPS, memory_order_acq_rel,
+                                            memory_order_acquire);
+    while ((turn = atomic_load_explicit(&job->turn, memory_order_acquire)) == SLEEPS)
+        perf__futex_wait(&job->turn, SLEEPS, -1);
+    return turn;
+}
+
+/* The connection is free; the mutex is held. Who takes it, to be told: the next one in the list. */
+static struct queue_job *pass_on(struct sqlite_queue *q)
+{
+    q->busy = q->first != NULL;
+    return q->first;
+}
+
+/* Runs all that wait, of which own is one, and lets go of the connection. The mutex is held, and
+ * free when it returns: nobody is woken only to wait for it. */
+static void lead(struct sqlite_queue *q, const struct queue_job *own)
 {
     /* Those who were woken by the last commit are about to bring their next call. */
     if (q->crowd > 1) {
@@ -230,42 +251,43 @@ static void lead(struct sqlite_queue *q)
     q->last = &q->first;
     pthread_mutex_unlock(&q->mutex);
     bool news = run_all(q, first);
+    size_t crowd = 0;
+    for (const struct queue_job *job = first; job; job = job->next)
+        crowd++;
     pthread_mutex_lock(&q->mutex);
     if (news) {
         q->news++;
         pthread_cond_broadcast(&q->changed);
     }
-    /* Once done it may be gone, as soon as the mutex is free. */
-    q->crowd = 0;
+    q->crowd = crowd;
+    struct queue_job *leader = pass_on(q);
+    pthread_mutex_unlock(&q->mutex);
+    if (leader)
+        tell(leader, LEADS);
     for (struct queue_job *job = first, *next; job; job = next) {
-        q->crowd++;
         next = job->next;
-        job->done = true;
-        if (!job->leads)
-            pthread_cond_signal(&job->wake);
+        if (job != own)
+            tell(job, DONE);
     }
-    pass_on(q);
 }
 
 static int run(struct sqlite_queue *q, struct queue_job *job)
 {
-    if (perf__cond_init(&job->wake))
-        return perf__fail_nomem("a call of the sqlite queue");
     pthread_mutex_lock(&q->mutex);
     if (job->verb == CLAIM)
         q->seen[perf__thread_slot() % WAIT_SLOTS] = q->news;
     *q->last = job;
     q->last = &job->next;
-    if (!q->busy) {
-        q->busy = true;
-        job->leads = true;
+    bool leads = !q->busy;
+    q->busy = true;
+    if (!leads) {
+        pthread_mutex_unlock(&q->mutex);
+        leads = wait_turn(job) == LEADS;
+        if (leads)
+            pthread_mutex_lock(&q->mutex);
     }
-    while (!job->done && !job->leads)
-        pthread_cond_wait(&job->wake, &q->mutex);
-    if (!job->done)
-        lead(q);
-    pthread_mutex_unlock(&q->mutex);
-    pthread_cond_destroy(&job->wake);
+    if (leads)
+        lead(q, job);
     if (job->rc < 0 && job->error[0])
         perf__fail(job->rc, "%s", job->error);
     return job->rc;
@@ -402,7 +424,9 @@ static bool others_changed(struct sqlite_queue *q)
     bool changed = version != q->data_version;
     q->data_version = version;
     pthread_mutex_lock(&q->mutex);
-    pass_on(q);
+    struct queue_job *leader = pass_on(q);
+    if (leader)
+        tell(leader, LEADS);
     return changed;
 }
 

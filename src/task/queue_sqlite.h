@@ -85,6 +85,7 @@ enum sql {
     SQL_CLAIM,
     SQL_BEAT,
     SQL_FINISH,
+    SQL_FINISH_KNOWN,
     SQL_ERROR,
     SQL_FLAGS,
     SQL_LIMIT_USED,
@@ -122,6 +123,12 @@ struct queue_lane {
     char *kind;
 };
 
+/* What changes of a task as it moves, and what that depends on: the columns LOADED. */
+struct queue_loaded {
+    int64_t row, state, flags, lane, pending, attempts, token, started, priority, due, rank, keep,
+        unique_until, limit, max_attempts, deadline, ended, lease;
+};
+
 /* A growing list of row numbers. */
 struct queue_rows {
     int64_t *rows;
@@ -144,11 +151,14 @@ struct queue_db {
     struct queue_lane *lanes;
     size_t lanes_count, lanes_cap;
     bool news; /* something became claimable */
+    /* Tasks that were claimed here, each in the slot of its token, so that their end need not look
+     * for them: CLAIMED_SLOTS of them, or NULL. What is in the file is compared. */
+    struct queue_loaded *claimed;
     struct queue_rows ends, followers, picked;
     struct perf__history history;
 };
 
-enum { WAIT_SLOTS = 64 };
+enum { WAIT_SLOTS = 64, CLAIMED_SLOTS = 1024 };
 
 struct queue_job;
 
@@ -236,8 +246,10 @@ bool perf__queue_write_may_sweep(struct queue_db *db, int64_t now_ms, perf_queue
 
 /* ------------------------------------------------------- queue_sqlite_read.c */
 
-/* Adds the task that a row of SQL_TASK and its kin describes. bytes: with payload and result. */
+/* Adds the task that a row of SQL_TASK and its kin describes. bytes: with payload and result.
+ * claimed: NULL, or its numbers as a claim of worker is about to write them. */
 int perf__queue_read_add(struct queue_db *db, sqlite3_stmt *row, bool bytes,
+                         const struct queue_loaded *claimed, const char *worker,
                          perf_queue_reply *reply);
 int perf__queue_read_get(struct queue_db *db, const char *id, perf_queue_reply *reply);
 int perf__queue_read_find(struct queue_db *db, const perf_queue_filter *filter,

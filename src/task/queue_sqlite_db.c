@@ -20,10 +20,11 @@ enum { TEXT_MAX = 1 << 20, LANES_MAX = 1 << 20 };
     "row, state, flags, lane, pending, attempts, token, started, priority, due, rank, keep, " \
     "unique_until, lim, max_attempts, deadline, ended, lease"
 /* In the order of queue_sqlite_read.c. */
-#define TASK_COLUMNS                                                                             \
-    "row, lane, state, flags, id, user, batch, priority, rank, created, due, deadline, keep, "   \
-    "max_attempts, timeout, uniq, unique_until, limit_key, lim, after, attempts, token, lease, " \
-    "started, ended, worker, fraction, done, total, text, status, error, kept, payload, result"
+#define TASK_COLUMNS                                                                         \
+    LOADED ", id, user, batch, created, timeout, uniq, limit_key, after, worker, fraction, " \
+           "done, total, text, status, error, kept, payload, result"
+/* The condition of the index perf_queue_failed, which SQLite wants to read in a query, too. */
+#define FAILED "state>5 AND state<9 AND "
 
 static const char *const texts[SQL_STATEMENTS] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -53,7 +54,8 @@ static const char *const texts[SQL_STATEMENTS] = {
         "due, "
         "created, priority, deadline, keep, max_attempts, timeout, unique_until, lim, user, batch, "
         "uniq, limit_key, after, payload) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, "
-        "?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+        "?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24) "
+        "ON CONFLICT(id) DO NOTHING",
     [SQL_ADD_BYTES] = "INSERT OR REPLACE INTO perf_queue_bytes VALUES(?1, ?2)",
     [SQL_BYTES] = "SELECT data FROM perf_queue_bytes WHERE row=?1",
     [SQL_RESULT_BYTES] = "SELECT data FROM perf_queue_bytes WHERE row=?1",
@@ -80,11 +82,15 @@ static const char *const texts[SQL_STATEMENTS] = {
     [SQL_FINISH] = "UPDATE perf_queue_tasks SET state=?2, place=?3, sort=?4, flags=?5, "
                    "attempts=?6, due=?7, rank=?8, ended=?9, status=?10, error=?11, result=?12 "
                    "WHERE row=?1",
+    /* Of a task that this process claimed, if nothing has become of it since. */
+    [SQL_FINISH_KNOWN] = "UPDATE perf_queue_tasks SET state=?5, place=?6, sort=?7, ended=?8, "
+                         "status=?9, error=?10, result=?11 WHERE row=?1 AND id=?2 AND token=?3 "
+                         "AND flags=?4 AND state=3",
     [SQL_ERROR] = "UPDATE perf_queue_tasks SET status=?2, error=?3 WHERE row=?1",
     [SQL_FLAGS] = "UPDATE perf_queue_tasks SET flags=?2 WHERE row=?1",
     [SQL_LIMIT_USED] =
         "SELECT count(*) FROM (SELECT 1 FROM perf_queue_tasks WHERE limit_key=(SELECT limit_key "
-        "FROM perf_queue_tasks WHERE row=?1) AND state IN (2, 3) LIMIT ?2)",
+        "FROM perf_queue_tasks WHERE row=?1) AND state>=2 AND state<=3 LIMIT ?2)",
     [SQL_LIMIT_ASIDE] =
         "SELECT row, rank FROM perf_queue_tasks WHERE limit_key=(SELECT limit_key FROM "
         "perf_queue_tasks WHERE row=?1) AND state=9 ORDER BY rank, row LIMIT 1",
@@ -100,7 +106,8 @@ static const char *const texts[SQL_STATEMENTS] = {
                     "LIMIT ?2",
     [SQL_NEXT_DUE] = "SELECT min(sort) FROM perf_queue_tasks WHERE place=-1",
     [SQL_REMOVE] = "DELETE FROM perf_queue_tasks WHERE row=?1",
-    [SQL_DEAD] = "SELECT row FROM perf_queue_tasks WHERE state=8 AND row>?1 ORDER BY row LIMIT ?2",
+    [SQL_DEAD] =
+        "SELECT row FROM perf_queue_tasks WHERE " FAILED "state=8 AND row>?1 ORDER BY row LIMIT ?2",
     [SQL_TASK] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE row=?1",
     [SQL_TASK_ID] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE id=?1",
     [SQL_FIND] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE row<?1 ORDER BY row DESC",
@@ -110,12 +117,14 @@ static const char *const texts[SQL_STATEMENTS] = {
                        "ORDER BY row DESC",
     [SQL_FIND_RUNNING] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE place=0 AND row<?1 "
                          "ORDER BY row DESC",
-    [SQL_FIND_FAILED] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE state=6 AND row<?1 "
-                        "ORDER BY row DESC",
-    [SQL_FIND_CANCELLED] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE state=7 AND "
-                           "row<?1 ORDER BY row DESC",
-    [SQL_FIND_DEAD] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE state=8 AND row<?1 "
-                      "ORDER BY row DESC",
+    [SQL_FIND_FAILED] =
+        "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE " FAILED "state=6 AND row<?1 "
+        "ORDER BY row DESC",
+    [SQL_FIND_CANCELLED] = "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE " FAILED
+                           "state=7 AND row<?1 ORDER BY row DESC",
+    [SQL_FIND_DEAD] =
+        "SELECT " TASK_COLUMNS " FROM perf_queue_tasks WHERE " FAILED "state=8 AND row<?1 "
+        "ORDER BY row DESC",
 };
 
 /* ------------------------------------------------------------------- errors */
@@ -478,4 +487,5 @@ void perf__queue_db_clear(struct queue_db *db)
     perf__free(&db->q->allocator, db->ends.rows);
     perf__free(&db->q->allocator, db->followers.rows);
     perf__free(&db->q->allocator, db->picked.rows);
+    perf__free(&db->q->allocator, db->claimed);
 }

@@ -43,7 +43,8 @@ static const char default_location[] = "libperf-tasks.db";
 /*
  * One index has all tasks that anybody waits for, each once: due ones under their lane by rank,
  * running ones by lease, waiting ones by time, ended ones by when they are forgotten. The others
- * have only the rows that need them.
+ * have only the rows that need them. No IN in a condition: SQLite would build a table of its
+ * numbers for every row that changes.
  */
 static const char *const schema[] = {
     "CREATE TABLE perf_queue(key INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
@@ -66,7 +67,7 @@ static const char *const schema[] = {
     "NOT NULL",
     "CREATE INDEX perf_queue_user ON perf_queue_tasks(user) WHERE user IS NOT NULL",
     "CREATE INDEX perf_queue_batch ON perf_queue_tasks(batch) WHERE batch IS NOT NULL",
-    "CREATE INDEX perf_queue_failed ON perf_queue_tasks(state) WHERE state IN (6, 7, 8)",
+    "CREATE INDEX perf_queue_failed ON perf_queue_tasks(state) WHERE state>5 AND state<9",
     "CREATE TABLE perf_queue_bytes(row INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     "CREATE TABLE perf_queue_after(first INTEGER NOT NULL, follower INTEGER NOT NULL, PRIMARY "
     "KEY(first, follower)) WITHOUT ROWID",

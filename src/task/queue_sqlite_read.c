@@ -18,30 +18,31 @@ enum { LOOK_AT = 20000 }; /* tasks that one find looks at */
 /* The columns of SQL_TASK. */
 enum column {
     C_ROW,
-    C_LANE,
     C_STATE,
     C_FLAGS,
+    C_LANE,
+    C_PENDING,
+    C_ATTEMPTS,
+    C_TOKEN,
+    C_STARTED,
+    C_PRIORITY,
+    C_DUE,
+    C_RANK,
+    C_KEEP,
+    C_UNIQUE_UNTIL,
+    C_LIMIT,
+    C_MAX_ATTEMPTS,
+    C_DEADLINE,
+    C_ENDED,
+    C_LEASE,
     C_ID,
     C_USER,
     C_BATCH,
-    C_PRIORITY,
-    C_RANK,
     C_CREATED,
-    C_DUE,
-    C_DEADLINE,
-    C_KEEP,
-    C_MAX_ATTEMPTS,
     C_TIMEOUT,
     C_UNIQUE,
-    C_UNIQUE_UNTIL,
     C_LIMIT_KEY,
-    C_LIMIT,
     C_AFTER,
-    C_ATTEMPTS,
-    C_TOKEN,
-    C_LEASE,
-    C_STARTED,
-    C_ENDED,
     C_WORKER,
     C_FRACTION,
     C_DONE,
@@ -98,7 +99,23 @@ static perf_bytes apart(struct queue_db *db, sqlite3_stmt *s)
     return (perf_bytes){"", 0};
 }
 
-int perf__queue_read_add(struct queue_db *db, sqlite3_stmt *s, bool bytes, perf_queue_reply *reply)
+/* What a claim is about to write. */
+static void fill_claim(perf_queue_task *t, const struct queue_loaded *claimed, const char *worker)
+{
+    t->state = claimed->state;
+    t->attempts = claimed->attempts;
+    t->token = (uint64_t)claimed->token;
+    t->lease_until_ms = claimed->lease;
+    t->started_ms = claimed->started;
+    t->worker = worker;
+    t->fraction = 0;
+    t->done = t->total = 0;
+    t->text = "";
+}
+
+int perf__queue_read_add(struct queue_db *db, sqlite3_stmt *s, bool bytes,
+                         const struct queue_loaded *claimed, const char *worker,
+                         perf_queue_reply *reply)
 {
     perf_queue_task t = {.struct_size = sizeof t};
     int64_t row = sqlite3_column_int64(s, C_ROW), flags = sqlite3_column_int64(s, C_FLAGS);
@@ -125,8 +142,9 @@ int perf__queue_read_add(struct queue_db *db, sqlite3_stmt *s, bool bytes, perf_
     t.error = perf__queue_db_text(db, s, C_ERROR);
     const char *space = strchr(perf__queue_db_text(db, s, C_UNIQUE), ' ');
     t.unique_key = space ? space + 1 : "";
-    /* Who claims has no use for it. */
-    if (t.state != PERF_TASK_RUNNING || db == &db->q->reader) {
+    if (claimed) {
+        fill_claim(&t, claimed, worker); /* who claims has no use for a history */
+    } else {
         perf__history_tell(&db->history, &t, perf__queue_db_text(db, s, C_KEPT),
                            flags & TASK_WAITED, flags & TASK_LAST);
         t.history = db->history.text;
@@ -173,7 +191,7 @@ int perf__queue_read_get(struct queue_db *db, const char *id, perf_queue_reply *
     sqlite3_stmt *s = perf__queue_db_bind(db, SQL_TASK_ID, "t", id);
     int rc = PERF_MISS;
     if (perf__queue_db_row(db, s)) {
-        rc = perf__queue_read_add(db, s, true, reply);
+        rc = perf__queue_read_add(db, s, true, NULL, NULL, reply);
         sqlite3_reset(s);
     }
     return end(db, rc);
@@ -242,7 +260,7 @@ int perf__queue_read_find(struct queue_db *db, const perf_queue_filter *f, perf_
         looked++;
         if (!matches(db, s, f))
             continue;
-        rc = perf__queue_read_add(db, s, false, reply);
+        rc = perf__queue_read_add(db, s, false, NULL, NULL, reply);
         found++;
     }
     sqlite3_reset(s);

@@ -20,25 +20,17 @@
 
 enum { ID_MAX = 71, UNIQUE_MAX = 2048, REDRIVE_AT_ONCE = 1000, PICKS_MAX = 1000 };
 
-/* What changes of a task as it moves, and what that depends on. */
-struct loaded {
-    int64_t row, state, flags, lane, pending, attempts, token, started, priority, due, rank, keep,
-        unique_until, limit, max_attempts, deadline, ended, lease;
-};
-
 /* ----------------------------------------------------------------- one task */
 
-static bool load(struct queue_db *db, sqlite3_stmt *s, struct loaded *t)
+/* The numbers of a row of SQL_LOAD, SQL_TASK and their kin. */
+static bool fill(struct queue_db *db, sqlite3_stmt *s, struct queue_loaded *t)
 {
-    if (!perf__queue_db_row(db, s))
-        return false;
     int64_t *const fields[] = {
         &t->row,          &t->state,   &t->flags,        &t->lane,     &t->pending, &t->attempts,
         &t->token,        &t->started, &t->priority,     &t->due,      &t->rank,    &t->keep,
         &t->unique_until, &t->limit,   &t->max_attempts, &t->deadline, &t->ended,   &t->lease};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         *fields[i] = sqlite3_column_int64(s, (int)i);
-    sqlite3_reset(s);
     /* Bounds that keep all sums and products below from overflowing. */
     bool sound = t->state >= PERF_TASK_WAITING && t->state <= TASK_ASIDE && t->row > 0 &&
                  t->row <= NUMBER_MAX && t->due >= -NUMBER_MAX && t->due <= NUMBER_MAX &&
@@ -48,12 +40,21 @@ static bool load(struct queue_db *db, sqlite3_stmt *s, struct loaded *t)
     return !db->rc;
 }
 
-static bool load_row(struct queue_db *db, int64_t row, struct loaded *t)
+static bool load(struct queue_db *db, sqlite3_stmt *s, struct queue_loaded *t)
+{
+    if (!perf__queue_db_row(db, s))
+        return false;
+    bool sound = fill(db, s, t);
+    sqlite3_reset(s);
+    return sound;
+}
+
+static bool load_row(struct queue_db *db, int64_t row, struct queue_loaded *t)
 {
     return load(db, perf__queue_db_bind(db, SQL_LOAD, "i", row), t);
 }
 
-static bool load_id(struct queue_db *db, const char *id, struct loaded *t)
+static bool load_id(struct queue_db *db, const char *id, struct queue_loaded *t)
 {
     return load(db, perf__queue_db_bind(db, SQL_LOAD_ID, "t", id), t);
 }
@@ -76,7 +77,7 @@ static void count(struct queue_db *db, int64_t lane, int64_t from, int64_t to)
 }
 
 /* Where a task in this state stands. False: nowhere. */
-static bool place_of(const struct loaded *t, int64_t *place, int64_t *sort)
+static bool place_of(const struct queue_loaded *t, int64_t *place, int64_t *sort)
 {
     switch (t->state) {
     case PERF_TASK_WAITING:
@@ -103,7 +104,7 @@ static bool place_of(const struct loaded *t, int64_t *place, int64_t *sort)
     }
 }
 
-static const char *place_types(const struct loaded *t, int64_t *place, int64_t *sort,
+static const char *place_types(const struct queue_loaded *t, int64_t *place, int64_t *sort,
                                const char *placed, const char *nowhere)
 {
     if (place_of(t, place, sort))
@@ -113,7 +114,7 @@ static const char *place_types(const struct loaded *t, int64_t *place, int64_t *
 }
 
 /* Writes a task's new state and place. */
-static void move(struct queue_db *db, struct loaded *t, int64_t state)
+static void move(struct queue_db *db, struct queue_loaded *t, int64_t state)
 {
     int64_t place, sort;
     count(db, t->lane, t->state, state);
@@ -131,7 +132,7 @@ static void move(struct queue_db *db, struct loaded *t, int64_t state)
 static void settle_limit(struct queue_db *db, int64_t row)
 {
     for (;;) {
-        struct loaded first, last;
+        struct queue_loaded first, last;
         int64_t aside =
             perf__queue_db_number(db, perf__queue_db_bind(db, SQL_LIMIT_ASIDE, "i", row), 0);
         if (db->rc || !aside || !load_row(db, aside, &first))
@@ -151,7 +152,7 @@ static void settle_limit(struct queue_db *db, int64_t row)
     }
 }
 
-static void make_ready(struct queue_db *db, struct loaded *t)
+static void make_ready(struct queue_db *db, struct queue_loaded *t)
 {
     if (!(t->flags & TASK_LIMITED)) {
         move(db, t, PERF_TASK_QUEUED);
@@ -161,7 +162,7 @@ static void make_ready(struct queue_db *db, struct loaded *t)
     settle_limit(db, t->row);
 }
 
-static void make_due(struct queue_db *db, struct loaded *t, int64_t state, int64_t now_ms)
+static void make_due(struct queue_db *db, struct queue_loaded *t, int64_t state, int64_t now_ms)
 {
     if (t->due > now_ms)
         move(db, t, state);
@@ -172,7 +173,7 @@ static void make_due(struct queue_db *db, struct loaded *t, int64_t state, int64
 /* ------------------------------------------------------------------ history */
 
 /* Adds a line, and before it that of the attempt that it ends. */
-static void keep_line(struct queue_db *db, struct loaded *t, int64_t now_ms, int64_t state,
+static void keep_line(struct queue_db *db, struct queue_loaded *t, int64_t now_ms, int64_t state,
                       int64_t status, const char *sentence)
 {
     struct perf__history *h = &db->history;
@@ -198,7 +199,7 @@ static void keep_line(struct queue_db *db, struct loaded *t, int64_t now_ms, int
 
 static void release_follower(struct queue_db *db, int64_t row, bool succeeded, int64_t now_ms)
 {
-    struct loaded t;
+    struct queue_loaded t;
     if (!load_row(db, row, &t) || !t.pending || has_ended(t.state))
         return;
     if (succeeded || t.flags & TASK_ANY_END) {
@@ -236,7 +237,7 @@ static void release_followers(struct queue_db *db, int64_t row, int64_t state, i
 }
 
 /* After a task has left RUNNING or a lane, for an end or not. */
-static void after_move(struct queue_db *db, const struct loaded *t, int64_t now_ms)
+static void after_move(struct queue_db *db, const struct queue_loaded *t, int64_t now_ms)
 {
     if (t->flags & TASK_LIMITED)
         settle_limit(db, t->row);
@@ -244,7 +245,7 @@ static void after_move(struct queue_db *db, const struct loaded *t, int64_t now_
         release_followers(db, t->row, t->state, now_ms);
 }
 
-static void end_task(struct queue_db *db, struct loaded *t, int64_t state, int64_t now_ms,
+static void end_task(struct queue_db *db, struct queue_loaded *t, int64_t state, int64_t now_ms,
                      int64_t status, const char *sentence)
 {
     perf__queue_db_run(db, perf__queue_db_bind(db, SQL_ERROR, "iis", t->row, status, sentence));
@@ -328,8 +329,8 @@ static int check_unique(struct queue_db *db, const char *uniq, int64_t now_ms, i
     return db->rc ? db->rc : held ? PERF_EEXISTS : PERF_OK;
 }
 
-/* A row for the task in its first state. limit keys and what waits for others come right after. */
-static void insert(struct queue_db *db, const perf_queue_task *task, const struct loaded *t,
+/* A row for the task in its first state; limit keys come right after. False: its id is taken. */
+static bool insert(struct queue_db *db, const perf_queue_task *task, const struct queue_loaded *t,
                    const char *uniq)
 {
     int64_t place, sort;
@@ -342,11 +343,13 @@ static void insert(struct queue_db *db, const perf_queue_task *task, const struc
         t->pending, t->rank, t->due, task->created_ms, task->priority, task->deadline_ms, t->keep,
         t->max_attempts, task->timeout_ms, t->unique_until, t->limit, task->user, task->batch, uniq,
         task->limit_key, task->after, payload);
-    perf__queue_db_run(db, s);
+    if (!perf__queue_db_run(db, s))
+        return false;
     if (apart)
         perf__queue_db_run(db,
                            perf__queue_db_bind(db, SQL_ADD_BYTES, "ib", 2 * t->row, task->payload));
     count(db, t->lane, 0, t->state);
+    return true;
 }
 
 int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, int64_t now_ms,
@@ -356,7 +359,10 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
     bool failed = false;
     int64_t dropped = 0;
     int rc = PERF_OK;
-    if (perf__queue_db_number(db, perf__queue_db_bind(db, SQL_ROW_OF, "t", task->id), 0)) {
+    /* For most tasks it is soon enough if insert notices. */
+    bool plain = !task->unique_key[0] && !task->after[0];
+    if (!plain &&
+        perf__queue_db_number(db, perf__queue_db_bind(db, SQL_ROW_OF, "t", task->id), 0)) {
         snprintf(existing, 72, "%s", task->id);
         return PERF_EEXISTS;
     }
@@ -376,7 +382,7 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
         rc ? NULL : perf__queue_db_lane_of(db, task->queue, task->kind, task->version);
     if (!lane)
         return rc ? rc : db->rc;
-    struct loaded t = {
+    struct queue_loaded t = {
         .row = db->next++,
         .state = failed                  ? PERF_TASK_CANCELLED
                  : task->due_ms > now_ms ? PERF_TASK_WAITING
@@ -402,7 +408,12 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
     else if (t.state == PERF_TASK_QUEUED && t.flags & TASK_LIMITED)
         t.state = TASK_ASIDE;
     t.flags |= t.state == PERF_TASK_WAITING ? TASK_WAITED : 0;
-    insert(db, task, &t, uniq);
+    if (!insert(db, task, &t, uniq)) {
+        if (db->rc)
+            return db->rc;
+        snprintf(existing, 72, "%s", task->id);
+        return PERF_EEXISTS;
+    }
     if (t.state == TASK_ASIDE)
         settle_limit(db, t.row);
     if (t.state == PERF_TASK_QUEUED)
@@ -476,41 +487,65 @@ static void pick(struct queue_db *db, const struct queue_name *name, const perf_
     }
 }
 
+/* Remembers a task that was claimed here, for its end. Without memory that end looks for it. */
+static void remember(struct queue_db *db, const struct queue_loaded *t)
+{
+    if (!db->claimed)
+        db->claimed = perf__calloc(&db->q->allocator, CLAIMED_SLOTS, sizeof *db->claimed);
+    if (db->claimed)
+        db->claimed[t->token % CLAIMED_SLOTS] = *t;
+}
+
+/* May it run? If not it is moved out of the way. */
+static bool may_run(struct queue_db *db, struct queue_loaded *t, const perf_queue_claim *want)
+{
+    if (t->deadline && want->now_ms >= t->deadline && !t->started) {
+        end_task(db, t, PERF_TASK_CANCELLED, want->now_ms, PERF_ETIMEDOUT,
+                 "not begun before its deadline");
+        return false;
+    }
+    if (t->flags & TASK_LIMITED) {
+        /* Tasks of one key need not agree about its limit. This one is counted. */
+        int64_t most = t->limit + 1;
+        if (perf__queue_db_number(db, perf__queue_db_bind(db, SQL_LIMIT_USED, "ii", t->row, most),
+                                  0) > t->limit) {
+            move(db, t, TASK_ASIDE);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Makes it RUNNING and adds it to the reply, if it is still to be run. */
 static bool give(struct queue_db *db, int64_t row, const perf_queue_claim *want,
                  perf_queue_reply *reply)
 {
-    struct loaded t;
-    if (!load_row(db, row, &t) || t.state != PERF_TASK_QUEUED)
-        return false;
-    if (t.deadline && want->now_ms >= t.deadline && !t.started) {
-        end_task(db, &t, PERF_TASK_CANCELLED, want->now_ms, PERF_ETIMEDOUT,
-                 "not begun before its deadline");
-        return false;
-    }
-    if (t.flags & TASK_LIMITED) {
-        /* Tasks of one key need not agree about its limit. This one is counted. */
-        int64_t most = t.limit + 1;
-        if (perf__queue_db_number(db, perf__queue_db_bind(db, SQL_LIMIT_USED, "ii", row, most), 0) >
-            t.limit) {
-            move(db, &t, TASK_ASIDE);
-            return false;
-        }
-    }
-    count(db, t.lane, PERF_TASK_QUEUED, PERF_TASK_RUNNING);
-    t.flags |= TASK_LAST;
-    t.attempts++;
-    int64_t token = db->next++, lease = want->now_ms + want->lease_ms;
-    perf__queue_db_run(db, perf__queue_db_bind(db, SQL_CLAIM, "iiiisii", row, lease, token,
-                                               want->now_ms, want->worker, t.flags, t.attempts));
+    struct queue_loaded t;
     sqlite3_stmt *s = perf__queue_db_bind(db, SQL_TASK, "i", row);
     if (!perf__queue_db_row(db, s))
         return false;
-    int rc = perf__queue_read_add(db, s, true, reply);
-    sqlite3_reset(s);
+    bool given = fill(db, s, &t) && t.state == PERF_TASK_QUEUED && may_run(db, &t, want);
+    if (!given)
+        goto out;
+    count(db, t.lane, PERF_TASK_QUEUED, PERF_TASK_RUNNING);
+    t.state = PERF_TASK_RUNNING;
+    t.flags |= TASK_LAST;
+    t.attempts++;
+    t.token = db->next++;
+    t.started = want->now_ms;
+    t.lease = want->now_ms + want->lease_ms;
+    int rc = perf__queue_read_add(db, s, true, &t, want->worker, reply);
     if (rc && !db->rc)
         db->rc = rc;
-    return !rc;
+    given = !rc;
+out:
+    sqlite3_reset(s);
+    if (!given)
+        return false;
+    perf__queue_db_run(db, perf__queue_db_bind(db, SQL_CLAIM, "iiiisii", row, t.lease, t.token,
+                                               t.started, want->worker, t.flags, t.attempts));
+    remember(db, &t);
+    return true;
 }
 
 int perf__queue_write_claim(struct queue_db *db, const perf_queue_claim *want,
@@ -537,7 +572,7 @@ int perf__queue_write_claim(struct queue_db *db, const perf_queue_claim *want,
 
 int perf__queue_write_extend(struct queue_db *db, perf_queue_beat *beat)
 {
-    struct loaded t;
+    struct queue_loaded t;
     bool its = load_id(db, beat->id, &t) && t.state == PERF_TASK_RUNNING &&
                (uint64_t)t.token == beat->token;
     if (!its)
@@ -548,7 +583,7 @@ int perf__queue_write_extend(struct queue_db *db, perf_queue_beat *beat)
     return db->rc ? db->rc : t.flags & TASK_CANCEL ? PERF_ECANCELED : PERF_OK;
 }
 
-static void write_end(struct queue_db *db, struct loaded *t, int64_t state,
+static void write_end(struct queue_db *db, struct queue_loaded *t, int64_t state,
                       const perf_queue_end *end)
 {
     int64_t place, sort;
@@ -570,14 +605,39 @@ static void write_end(struct queue_db *db, struct loaded *t, int64_t state,
                                                end->status, end->error, result));
 }
 
+/* The end of a task of which all is known. False: nothing was done, look for it. */
+static bool finish_known(struct queue_db *db, const perf_queue_end *end)
+{
+    const struct queue_loaded *known =
+        db->claimed ? &db->claimed[end->token % CLAIMED_SLOTS] : NULL;
+    if (!known || !end->token || (uint64_t)known->token != end->token ||
+        known->flags & (TASK_RESULT | TASK_CANCEL) || !perf__task_ended(end->state) ||
+        end->result.len > INLINE_MAX)
+        return false;
+    struct queue_loaded t = *known;
+    int64_t place, sort;
+    t.state = end->state;
+    t.ended = end->now_ms;
+    place_of(&t, &place, &sort);
+    if (!perf__queue_db_run(db, perf__queue_db_bind(db, SQL_FINISH_KNOWN, "itiiiiiinsb", t.row,
+                                                    end->id, t.token, t.flags, t.state, place, sort,
+                                                    t.ended, end->status, end->error, end->result)))
+        return false;
+    count(db, t.lane, PERF_TASK_RUNNING, t.state);
+    after_move(db, &t, end->now_ms);
+    return true;
+}
+
 int perf__queue_write_finish(struct queue_db *db, const perf_queue_end *end)
 {
-    struct loaded t;
+    struct queue_loaded t;
     int64_t state = end->state;
     if (!perf__task_ended(state) && state != PERF_TASK_RETRYING && state != PERF_TASK_WAITING)
         return perf__fail(PERF_EINVAL,
                           "perf_queue_end.state is %lld; give an end, RETRYING or WAITING",
                           (long long)state);
+    if (finish_known(db, end))
+        return db->rc;
     bool its =
         load_id(db, end->id, &t) && t.state == PERF_TASK_RUNNING && (uint64_t)t.token == end->token;
     if (!its)
@@ -607,7 +667,7 @@ int perf__queue_write_finish(struct queue_db *db, const perf_queue_end *end)
 
 static int cancel(struct queue_db *db, const char *id, int64_t now_ms)
 {
-    struct loaded t;
+    struct queue_loaded t;
     if (!load_id(db, id, &t) || has_ended(t.state))
         return PERF_MISS;
     if (t.state == PERF_TASK_RUNNING) {
@@ -619,7 +679,7 @@ static int cancel(struct queue_db *db, const char *id, int64_t now_ms)
     return PERF_OK;
 }
 
-static int redrive(struct queue_db *db, struct loaded *t, int64_t now_ms)
+static int redrive(struct queue_db *db, struct queue_loaded *t, int64_t now_ms)
 {
     if (!has_ended(t->state) || t->state == PERF_TASK_SUCCEEDED)
         return PERF_MISS;
@@ -643,7 +703,7 @@ static int64_t redrive_some(struct queue_db *db, const char *queue, int64_t from
     if (name)
         perf__queue_db_rows(db, perf__queue_db_bind(db, SQL_DEAD, "ii", from, limit), &db->picked);
     for (size_t i = 0; i < db->picked.count; i++) {
-        struct loaded t;
+        struct queue_loaded t;
         if (!load_row(db, db->picked.rows[i], &t))
             continue;
         const struct queue_lane *lane = perf__queue_db_lane(db, t.lane);
@@ -653,7 +713,7 @@ static int64_t redrive_some(struct queue_db *db, const char *queue, int64_t from
     return db->picked.count ? db->picked.rows[db->picked.count - 1] : INT64_MAX;
 }
 
-static void remove_task(struct queue_db *db, const struct loaded *t)
+static void remove_task(struct queue_db *db, const struct queue_loaded *t)
 {
     if (t->flags & TASK_PAYLOAD)
         perf__queue_db_run(db, perf__queue_db_bind(db, SQL_REMOVE_BYTES, "i", 2 * t->row));
@@ -679,7 +739,7 @@ static int set_paused(struct queue_db *db, const char *queue, int64_t paused, ui
 int perf__queue_write_control(struct queue_db *db, int verb, const char *name, int64_t now_ms,
                               uint64_t *n)
 {
-    struct loaded t;
+    struct queue_loaded t;
     int rc = PERF_OK;
     *n = 1;
     switch (verb) {
@@ -717,7 +777,7 @@ int perf__queue_write_control(struct queue_db *db, int verb, const char *name, i
 
 /* ------------------------------------------------------------------- upkeep */
 
-static bool rescue(struct queue_db *db, struct loaded *t, int64_t now_ms)
+static bool rescue(struct queue_db *db, struct queue_loaded *t, int64_t now_ms)
 {
     static const char sentence[] = "its worker was not heard of within its lease";
     bool cancelled = t->flags & TASK_CANCEL;
@@ -755,7 +815,7 @@ static size_t list(struct queue_db *db, enum sql sql, int64_t now_ms, int64_t bu
 int perf__queue_write_sweep(struct queue_db *db, int64_t now_ms, size_t budget,
                             perf_queue_swept *swept)
 {
-    struct loaded t;
+    struct queue_loaded t;
     int64_t most = budget > INT32_MAX ? INT32_MAX : (int64_t)budget;
     size_t n = list(db, SQL_DUE, now_ms, most);
     for (size_t i = 0; i < n; i++)

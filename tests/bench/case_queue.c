@@ -2,12 +2,12 @@
 /*
  * case_queue.c - what a queue of durable tasks can do, without the workers around it.
  *
- *     case-queue FILE [memory|sqlite [normal|full [SECONDS]]]
+ *     case-queue FILE [memory|sqlite [normal|full [SECONDS [THREADS]]]]
  *
  * Prints tasks a second from submission to recorded end, each acknowledged before
- * its thread goes on, for 1, 4 and 8 threads; and what one submission and one claim cost
- * with 10k, 100k and 1M tasks queued. Links the static library: the queue is
- * called below the public API.
+ * its thread goes on, for 1, 4, 8 and 32 threads; and what one submission and one claim cost
+ * with 10k, 100k and 1M tasks queued. With THREADS, only the first, for so many. Links the static
+ * library: the queue is called below the public API.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -221,16 +221,24 @@ int main(int argc, char **argv)
     static struct perf__host host;
     static struct run run;
     if (argc < 2 || perf__host_take(NULL, &host)) {
-        fprintf(stderr, "usage: %s FILE [memory|sqlite [normal|full [SECONDS]]]\n", argv[0]);
+        fprintf(stderr, "usage: %s FILE [memory|sqlite [normal|full [SECONDS [THREADS]]]]\n",
+                argv[0]);
         return 2;
     }
     double time = argc > 4 ? atof(argv[4]) : 2;
     run.host = &host;
     run.queue = open_queue(&host, argv, argc);
-    measure(&run, 1, time);
-    measure(&run, 4, time);
-    measure(&run, 8, time);
+    static const int each[] = {1, 4, 8, 32};
+    int only = argc > 5 ? atoi(argv[5]) : 0;
+    if (only > THREADS_MAX)
+        only = THREADS_MAX;
+    for (size_t i = 0; !only && i < sizeof each / sizeof *each; i++)
+        measure(&run, each[i], time);
+    if (only > 0)
+        measure(&run, only, time);
     perf__task_queue_close(run.queue);
+    if (only > 0)
+        return 0;
     run.queue = open_queue(&host, argv, argc);
     curve(&run);
     perf__task_queue_close(run.queue);

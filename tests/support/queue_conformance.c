@@ -562,7 +562,7 @@ static perf_queue_task limited(const char *id, const char *key, int64_t limit, i
 static void check_limits(struct under_test *u)
 {
     for (int i = 0; i < 6; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof id, "l%d", i);
         perf_queue_task task = limited(id, "key", 2, NOW + i);
         cr_assert(put(u, &task) == PERF_OK);
@@ -945,7 +945,7 @@ static void check_counts(struct under_test *u)
 static void check_sweep(struct under_test *u)
 {
     for (int i = 0; i < 10; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof id, "s%d", i);
         perf_queue_task task = test_queue_task(id, u->now);
         task.due_ms = task.rank = u->now + 10 + i;

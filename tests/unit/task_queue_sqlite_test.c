@@ -139,6 +139,74 @@ Test(task_queue_sqlite, others_are_seen_and_noticed)
     test_remove_dir_of(path);
 }
 
+/* Claims the one task that is there at now, and returns its token. */
+static uint64_t claim_at(struct perf__task_queue *queue, int64_t now)
+{
+    perf_queue_reply reply = {.allocator = &host.allocator};
+    const char *name = "q";
+    perf_queue_kind kind = {"k", 0, 0};
+    perf_queue_claim want = {sizeof want, &name, 1, &kind, 1, 10, "w", now, 1000};
+    cr_assert(perf__task_queue_claim(queue, &want, &reply) == PERF_OK && reply.count == 1);
+    uint64_t token = reply.tasks[0]->token;
+    perf__queue_reply_free(&reply);
+    return token;
+}
+
+static int finish(struct perf__task_queue *queue, const char *id, uint64_t token, int64_t now)
+{
+    perf_queue_end end = {.struct_size = sizeof end,
+                          .id = id,
+                          .token = token,
+                          .state = PERF_TASK_SUCCEEDED,
+                          .now_ms = now,
+                          .error = ""};
+    cr_assert(perf__task_queue_finish(queue, &end, 1) == PERF_OK);
+    return (int)end.outcome;
+}
+
+/* A queue remembers what it claimed, but believes the file. */
+Test(task_queue_sqlite, ends_are_judged_by_the_file)
+{
+    char *path = test_temp_file("queue.db");
+    struct perf__task_queue *one, *two;
+    perf_queue_swept swept;
+    cr_assert(open_at(path, &one) == PERF_OK && open_at(path, &two) == PERF_OK);
+
+    cr_assert(put(one, "a", NULL) == PERF_OK);
+    uint64_t token = claim_at(one, 1000);
+    cr_assert(finish(one, "b", token, 1001) == PERF_ECONFLICT, "not the task of this token");
+    cr_assert(finish(two, "a", token, 1001) == PERF_OK, "whoever has the token");
+    cr_assert(finish(one, "a", token, 1001) == PERF_ECONFLICT, "it has ended");
+
+    cr_assert(put(one, "c", NULL) == PERF_OK);
+    token = claim_at(one, 1000);
+    cr_assert(perf__task_queue_sweep(two, 3000, 10, &swept) == PERF_OK && swept.rescued == 1);
+    cr_assert(finish(one, "c", token, 3000) == PERF_ECONFLICT, "its lease has passed");
+    uint64_t next = claim_at(two, 3000);
+    cr_assert(finish(one, "c", token, 3001) == PERF_ECONFLICT, "another has it");
+    cr_assert(finish(two, "c", next, 3001) == PERF_OK);
+
+    /* What waits for it came after the claim, and from elsewhere. */
+    cr_assert(put(one, "d", NULL) == PERF_OK);
+    token = claim_at(one, 1000);
+    perf_queue_task follower = test_queue_task("e", 1000);
+    int status;
+    follower.after = "d";
+    cr_assert(perf__task_queue_enqueue(two, &follower, 1, NULL, 1000, &status, NULL) == PERF_OK);
+    cr_assert(finish(one, "d", token, 1001) == PERF_OK);
+    cr_assert(finish(one, "e", claim_at(one, 1001), 1002) == PERF_OK);
+
+    perf_queue_counts counts;
+    cr_assert(perf__task_queue_count(two, "q", 1002, &counts) == PERF_OK);
+    uint64_t ended = counts.by_state[PERF_TASK_SUCCEEDED];
+    cr_assert(ended == 3 && swept.removed == 1, "a, whose time was over, was swept");
+    cr_assert(!counts.by_state[PERF_TASK_RUNNING] && !counts.by_state[PERF_TASK_QUEUED] &&
+              !counts.by_state[PERF_TASK_WAITING]);
+    perf__task_queue_close(one);
+    perf__task_queue_close(two);
+    test_remove_dir_of(path);
+}
+
 Test(task_queue_sqlite, tasks_come_with_the_hosts_transaction)
 {
     char *path = test_temp_file("app.db");
