@@ -266,6 +266,8 @@ class Tasks:
 
     def start(self):
         """Begins to work, each kind in threads of its own, workers of them."""
+        if self._threads:
+            raise ValueError("it works already")
         self._stop.clear()
         for kind, (function, _) in self._functions.items():
             for _ in range(self._workers):
@@ -275,7 +277,7 @@ class Tasks:
                 thread.start()
 
     def stop(self):
-        """Claims no more, and waits for what runs."""
+        """Claims no more, and waits for what runs. Not from inside a function of a task."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
