@@ -181,9 +181,10 @@ $(OUT)/examples/%: examples/%.c $(STATIC) $(HEADERS)
 $(OUT)/examples/%: examples/%.cpp $(STATIC) $(HEADERS)
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@
+$(OUT)/cpp/coroutine_test: TEST_STD := c++20
 $(OUT)/cpp/%: tests/cpp/%.cpp $(STATIC) $(HEADERS)
 	@mkdir -p $(@D)
-	$(CXX) -std=c++17 $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@
+	$(CXX) -std=$(or $(TEST_STD),c++17) $(OPT) $(WARNINGS) -Iinclude $< $(STATIC) $(PKG_LIBS) $(LIBS) -o $@
 
 SCRIPTS := $(sort $(wildcard tests/examples/*.sh))
 

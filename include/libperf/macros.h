@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * macros.h - sugar over cache.h and pool.h: a function that remembers its
- * results, a connection that is given back, handles that let go of themselves.
+ * macros.h - sugar over cache.h, pool.h and executor.h: a function that
+ * remembers its results, one that runs in the background, a connection that is
+ * given back, handles that let go of themselves.
  *
  *     PERF_CACHED(get_course, struct course, "courses", 300000,
  *                 (uint64_t, id), (const char *, lang))
@@ -20,6 +21,15 @@
  *
  * The connection is given back when its scope ends, by whatever way.
  *
+ *     PERF_TASK(send_mail, (uint64_t, user), (const char *, text))
+ *     {
+ *         return perf_run_cancelled(run) ? PERF_ECANCELED : smtp_send(user, text);
+ *     }
+ *
+ *     PERF_ASYNC(executor, &task, send_mail, 42, "hello");     // or NULL for &task
+ *
+ * The arguments are copied, strings too, and the body runs on the executor.
+ *
  * Caveats first
  *  - Arguments make up the key: integers, bool, enums, float, double, strings
  *    (const char *, compared by content, NULL differs from "") and perf_bytes.
@@ -35,6 +45,8 @@
  *  - Without a cache, with arguments of more than about 32 KiB, with a result
  *    over the cache's limit, or in a forked child, the body simply runs.
  *  - In C++ an exception that leaves the body becomes PERF_ELOAD.
+ *  - A PERF_TASK copies strings, perf_bytes, numbers and structs. Of other pointers
+ *    it copies the pointer: what that points to must outlive the task.
  *  - longjmp() over a PERF_AUTO or PERF_BORROW scope leaks what it holds.
  *  - PERF_BORROW is a loop that runs once: break and continue leave its scope, and
  *    not a loop around it. It ends in an if: inside an if without braces, an else
@@ -57,7 +69,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __cplusplus
+#include <exception>
+#endif
+
 #include <libperf/cache.h>
+#include <libperf/executor.h>
 #include <libperf/pool.h>
 
 /* ---------------------------------------------------------------- functions */
@@ -105,6 +122,46 @@
  */
 #define PERF_FORGET(name) perf_cached_forget_##name
 
+/* ------------------------------------------------------------ in the background */
+
+/**
+ * PERF_TASK(name, (type, argument)...)
+ *
+ * Defines, with 0 to 8 arguments, what runs and what starts it:
+ *
+ *     int name(perf_run *run, type argument...);
+ *     int name_submit(perf_executor *executor, const perf_task_options *options,
+ *                     perf_task **task, type argument...);
+ *
+ * The body follows in braces: it may use run, and returns PERF_OK or a negative
+ * PERF_E code. name_submit copies the arguments and submits the task as
+ * perf_task_submit does; options and task may be NULL, and free_arg of the options
+ * is not looked at. Strings (const char *, char *) and perf_bytes are copied with
+ * their content, up to 1 MiB in all; numbers, enums and structs as they are; of
+ * other pointers the pointer only. A storage class may stand before the macro:
+ * static PERF_TASK(...). In C++ an exception that leaves the body becomes
+ * PERF_ELOAD, and what it said the task's error.
+ *
+ * name_submit returns as perf_task_submit; PERF_ETOOBIG: more than 1 MiB; PERF_ENOMEM.
+ * Any thread. Since 1.0.
+ */
+#define PERF_TASK(...)                                                                            \
+    PERF_SUGAR_JOIN(PERF_SUGAR_TASK_, PERF_SUGAR_COUNT(__VA_ARGS__, MANY, MANY, MANY, MANY, MANY, \
+                                                       MANY, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0))       \
+    (__VA_ARGS__)
+
+/**
+ * PERF_ASYNC(executor, task, name, arguments...)
+ *
+ * name_submit with the default options: starts a PERF_TASK, in the file that defines it or any
+ * that declares its name_submit. task is the address of a perf_task *, or NULL. Since 1.0.
+ */
+#define PERF_ASYNC(executor, task, ...)                                                           \
+    PERF_SUGAR_JOIN(PERF_SUGAR_ASYNC_,                                                            \
+                    PERF_SUGAR_COUNT(__VA_ARGS__, MORE, MORE, MORE, MORE, MORE, MORE, MORE, MORE, \
+                                     MORE, MORE, MORE, MORE, MORE, MORE, ONE, ONE))               \
+    (executor, task, __VA_ARGS__)
+
 /* ------------------------------------------------------------------- scopes */
 
 /**
@@ -112,7 +169,8 @@
  *
  * A handle that is let go when its scope ends, by whatever way: the end, return,
  * break, goto, or a C++ exception. For perf_value, perf_cache_iter, perf_cache,
- * perf_pool and perf_pool_request. Always initialise it. Since 1.0.
+ * perf_pool, perf_pool_request, perf_task and perf_task_group (whose tasks go on).
+ * Always initialise it. Since 1.0.
  */
 #define PERF_AUTO(type) __attribute__((cleanup(perf_auto_##type))) type *
 
@@ -139,6 +197,16 @@ static inline void perf_auto_perf_pool(perf_pool **pool)
 static inline void perf_auto_perf_pool_request(perf_pool_request **request)
 {
     perf_pool_request_release(*request);
+}
+
+static inline void perf_auto_perf_task(perf_task **task)
+{
+    perf_task_release(*task);
+}
+
+static inline void perf_auto_perf_task_group(perf_task_group **group)
+{
+    perf_task_group_close(*group);
 }
 
 /* -------------------------------------------------------------- connections */
@@ -828,6 +896,261 @@ static inline void perf_sugar_free(void *block)
 #define PERF_SUGAR_DEFINE_MANY(cache, user, schema, name, ...)                   \
     PERF_SUGAR_ASSERT(0, "PERF_CACHED(" #name ", ...) takes at most 8 arguments"); \
     int name(void)
+/* clang-format on */
+
+/* -------------------------------------------------------------------- tasks */
+
+/*
+ * How PERF_TASK works. The arguments become the fields of a struct, which is
+ * allocated together with the content of its strings and bytes, one after the
+ * other behind it. The block is the task's argument, and freed as such.
+ */
+enum { PERF_SUGAR_MAX_CONTENT = 1 << 20 };
+
+static inline size_t perf_sugar_text_size(const char *text)
+{
+    return text ? strlen(text) + 1 : 0;
+}
+
+/* Stays over the limit once it is. */
+static inline void perf_sugar_add(size_t *sum, size_t size)
+{
+    if (*sum <= PERF_SUGAR_MAX_CONTENT)
+        *sum = size <= PERF_SUGAR_MAX_CONTENT - *sum ? *sum + size : PERF_SUGAR_MAX_CONTENT + 1;
+}
+
+static inline char *perf_sugar_keep(char **at, const void *data, size_t size)
+{
+    char *kept = *at;
+
+    if (size)
+        memcpy(kept, data, size);
+    *at += size;
+    return kept;
+}
+
+static inline char *perf_sugar_keep_text(char **at, const char *text)
+{
+    return text ? perf_sugar_keep(at, text, strlen(text) + 1) : NULL;
+}
+
+static inline perf_bytes perf_sugar_keep_bytes(char **at, perf_bytes bytes)
+{
+    if (bytes.data)
+        bytes.data = perf_sugar_keep(at, bytes.data, bytes.len);
+    return bytes;
+}
+
+static inline int perf_sugar_submit(perf_executor *executor, perf_task_fn fn, void *block,
+                                    const perf_task_options *options, perf_task **task)
+{
+    perf_task_options own = PERF_TASK_OPTIONS_INIT;
+
+    if (options && !options->struct_size) { /* to be refused, in the library's words */
+        free(block);
+        return perf_task_submit(executor, fn, NULL, options, task);
+    }
+    if (options)
+        memcpy(&own, options,
+               options->struct_size < sizeof own ? options->struct_size : sizeof own);
+    own.struct_size = sizeof own;
+    own.free_arg = free;
+    return perf_task_submit(executor, fn, block, &own, task);
+}
+
+#ifdef __cplusplus
+
+extern "C++" {
+template <typename T> struct perf_sugar_kept {
+    enum { supported = __is_trivially_copyable(T) };
+    static size_t size(const T &)
+    {
+        return 0;
+    }
+    static const T &keep(char **, const T &value)
+    {
+        return value;
+    }
+};
+template <typename T> struct perf_sugar_kept<const T> : perf_sugar_kept<T> {
+};
+template <typename T> struct perf_sugar_kept_not {
+    enum { supported = 0 };
+    template <typename Any> static size_t size(const Any &);
+    template <typename Any> static T keep(char **, const Any &);
+};
+template <typename T> struct perf_sugar_kept<T &> : perf_sugar_kept_not<T &> {
+};
+template <typename T> struct perf_sugar_kept<T &&> : perf_sugar_kept_not<T &&> {
+};
+#define PERF_SUGAR_KEPT_NOT(type)                                          \
+    template <> struct perf_sugar_kept<type> : perf_sugar_kept_not<type> { \
+    };
+PERF_SUGAR_KEPT_NOT(unsigned char *)
+PERF_SUGAR_KEPT_NOT(const unsigned char *)
+PERF_SUGAR_KEPT_NOT(signed char *)
+PERF_SUGAR_KEPT_NOT(const signed char *)
+PERF_SUGAR_KEPT_NOT(char **)
+PERF_SUGAR_KEPT_NOT(const char **)
+PERF_SUGAR_KEPT_NOT(char *const *)
+PERF_SUGAR_KEPT_NOT(const char *const *)
+#undef PERF_SUGAR_KEPT_NOT
+template <> struct perf_sugar_kept<const char *> {
+    enum { supported = 1 };
+    static size_t size(const char *text)
+    {
+        return perf_sugar_text_size(text);
+    }
+    static char *keep(char **at, const char *text)
+    {
+        return perf_sugar_keep_text(at, text);
+    }
+};
+template <> struct perf_sugar_kept<char *> : perf_sugar_kept<const char *> {
+};
+template <> struct perf_sugar_kept<perf_bytes> {
+    enum { supported = 1 };
+    static size_t size(perf_bytes bytes)
+    {
+        return bytes.len;
+    }
+    static perf_bytes keep(char **at, perf_bytes bytes)
+    {
+        return perf_sugar_keep_bytes(at, bytes);
+    }
+};
+}
+
+#define PERF_SUGAR_CAN_KEEP(type)       (perf_sugar_kept<type>::supported != 0)
+#define PERF_SUGAR_CONTENT(type, value) perf_sugar_kept<type>::size(value)
+#define PERF_SUGAR_KEEP(type, value)    perf_sugar_kept<type>::keep(&perf_sugar_at, value)
+
+#else
+
+/* Each is of its type whatever the argument is: the choices not taken must compile as well. */
+static inline perf_bytes perf_sugar_no_bytes(void)
+{
+    perf_bytes none = {NULL, 0};
+
+    return none;
+}
+/* clang-format off */
+#define PERF_SUGAR_AS_TEXT(type, value) \
+    _Generic(*(type *)0, const char *: (value), char *: (value), default: (const char *)0)
+#define PERF_SUGAR_AS_BYTES(type, value) \
+    _Generic(*(type *)0, perf_bytes: (value), default: perf_sugar_no_bytes())
+
+#define PERF_SUGAR_CAN_KEEP(type)                                                           \
+    _Generic(*(type *)0, unsigned char *: 0, const unsigned char *: 0, signed char *: 0,    \
+             const signed char *: 0, char **: 0, const char **: 0, char *const *: 0,        \
+             const char *const *: 0, default: 1)
+#define PERF_SUGAR_CONTENT(type, value)                      \
+    (perf_sugar_text_size(PERF_SUGAR_AS_TEXT(type, value)) + \
+     PERF_SUGAR_AS_BYTES(type, value).len)
+#define PERF_SUGAR_KEEP(type, value)                                                            \
+    _Generic(*(type *)0,                                                                        \
+             const char *: perf_sugar_keep_text(&perf_sugar_at, PERF_SUGAR_AS_TEXT(type, value)), \
+             char *: perf_sugar_keep_text(&perf_sugar_at, PERF_SUGAR_AS_TEXT(type, value)),     \
+             perf_bytes: perf_sugar_keep_bytes(&perf_sugar_at, PERF_SUGAR_AS_BYTES(type, value)), \
+             default: (value))
+/* clang-format on */
+
+#endif
+
+#if defined(__cplusplus) && defined(__EXCEPTIONS)
+#define PERF_SUGAR_CATCH_TASK(run)                                               \
+    catch (const std::exception &perf_sugar_e)                                   \
+    {                                                                            \
+        return perf_run_fail(run, PERF_ELOAD, perf_sugar_e.what());              \
+    }                                                                            \
+    catch (...)                                                                  \
+    {                                                                            \
+        return perf_run_fail(run, PERF_ELOAD, "an exception left the function"); \
+    }
+#else
+#define PERF_SUGAR_CATCH_TASK(run)
+#endif
+
+#define PERF_SUGAR_FIELD(type, argument) type argument;
+#define PERF_SUGAR_GIVE(type, argument)  , perf_sugar_b->argument
+#define PERF_SUGAR_SUM(type, argument) \
+    perf_sugar_add(&perf_sugar_n, PERF_SUGAR_CONTENT(type, argument));
+#define PERF_SUGAR_VALUE(type, argument) , PERF_SUGAR_KEEP(type, argument)
+#define PERF_SUGAR_CHECK_KEPT(type, argument)                                                 \
+    PERF_SUGAR_ASSERT(PERF_SUGAR_CAN_KEEP(type),                                              \
+                      "PERF_TASK: (" #type ", " #argument ") cannot be copied; use numbers, " \
+                      "const char *, perf_bytes, plain structs or a pointer to one of these");
+
+/*
+ * What a PERF_TASK becomes, in order: the arguments as a struct, the two
+ * prototypes (one declaration, so that a storage class is that of both), what
+ * the executor calls, the starter, and the head of the body.
+ */
+/* clang-format off */
+#define PERF_SUGAR_TASK(name, each, ...)                                                       \
+    int name(perf_run *run each(PERF_SUGAR_NEXT, __VA_ARGS__)) __attribute__((unused)),        \
+        name##_submit(perf_executor *perf_sugar_e, const perf_task_options *perf_sugar_o,      \
+                      perf_task **perf_sugar_t each(PERF_SUGAR_NEXT, __VA_ARGS__))             \
+            __attribute__((unused));                                                           \
+    struct perf_task_arguments_##name {                                                        \
+        size_t perf_sugar_size;                                                                \
+        each(PERF_SUGAR_FIELD, __VA_ARGS__)                                                    \
+    };                                                                                         \
+    static int perf_task_run_##name(perf_run *perf_sugar_r, void *perf_sugar_a)                \
+    {                                                                                          \
+        struct perf_task_arguments_##name *perf_sugar_b =                                      \
+            PERF_SUGAR_CAST(struct perf_task_arguments_##name *, perf_sugar_a);                \
+                                                                                               \
+        (void)perf_sugar_b;                                                                    \
+        PERF_SUGAR_TRY                                                                         \
+        {                                                                                      \
+            return name(perf_sugar_r each(PERF_SUGAR_GIVE, __VA_ARGS__));                      \
+        }                                                                                      \
+        PERF_SUGAR_CATCH_TASK(perf_sugar_r)                                                    \
+    }                                                                                          \
+    int name##_submit(perf_executor *perf_sugar_e, const perf_task_options *perf_sugar_o,      \
+                      perf_task **perf_sugar_t each(PERF_SUGAR_NEXT, __VA_ARGS__))             \
+    {                                                                                          \
+        each(PERF_SUGAR_CHECK_KEPT, __VA_ARGS__)                                               \
+        PERF_SUGAR_ASSERT(__alignof__(struct perf_task_arguments_##name) <= 2 * sizeof(void *),\
+                          "PERF_TASK(" #name ", ...): an argument is over-aligned");           \
+        size_t perf_sugar_n = 0;                                                               \
+        char *perf_sugar_at;                                                                   \
+        void *perf_sugar_b;                                                                    \
+                                                                                               \
+        each(PERF_SUGAR_SUM, __VA_ARGS__)                                                      \
+        if (perf_sugar_n > PERF_SUGAR_MAX_CONTENT)                                             \
+            return PERF_ETOOBIG;                                                               \
+        perf_sugar_b = malloc(sizeof(struct perf_task_arguments_##name) + perf_sugar_n);       \
+        if (!perf_sugar_b)                                                                     \
+            return PERF_ENOMEM;                                                                \
+        perf_sugar_at = PERF_SUGAR_CAST(char *, perf_sugar_b) +                                \
+                        sizeof(struct perf_task_arguments_##name);                             \
+        struct perf_task_arguments_##name perf_sugar_v = {                                     \
+            perf_sugar_n each(PERF_SUGAR_VALUE, __VA_ARGS__)};                                 \
+        (void)perf_sugar_at;                                                                   \
+        memcpy(perf_sugar_b, &perf_sugar_v, sizeof perf_sugar_v);                              \
+        return perf_sugar_submit(perf_sugar_e, perf_task_run_##name, perf_sugar_b,             \
+                                 perf_sugar_o, perf_sugar_t);                                  \
+    }                                                                                          \
+    int name(perf_run *run __attribute__((unused)) each(PERF_SUGAR_NEXT, __VA_ARGS__))
+
+#define PERF_SUGAR_TASK_0(name) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_0, )
+#define PERF_SUGAR_TASK_1(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_1, __VA_ARGS__)
+#define PERF_SUGAR_TASK_2(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_2, __VA_ARGS__)
+#define PERF_SUGAR_TASK_3(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_3, __VA_ARGS__)
+#define PERF_SUGAR_TASK_4(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_4, __VA_ARGS__)
+#define PERF_SUGAR_TASK_5(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_5, __VA_ARGS__)
+#define PERF_SUGAR_TASK_6(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_6, __VA_ARGS__)
+#define PERF_SUGAR_TASK_7(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_7, __VA_ARGS__)
+#define PERF_SUGAR_TASK_8(name, ...) PERF_SUGAR_TASK(name, PERF_SUGAR_EACH_8, __VA_ARGS__)
+#define PERF_SUGAR_TASK_MANY(name, ...)                                        \
+    PERF_SUGAR_ASSERT(0, "PERF_TASK(" #name ", ...) takes at most 8 arguments"); \
+    int name(void)
+
+#define PERF_SUGAR_ASYNC_ONE(executor, task, name) name##_submit(executor, NULL, task)
+#define PERF_SUGAR_ASYNC_MORE(executor, task, name, ...) \
+    name##_submit(executor, NULL, task, __VA_ARGS__)
 /* clang-format on */
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // perf.hpp - libperf for C++17: the same calls, with RAII, exceptions, optional
-// and lambdas. Header only; it adds nothing that cache.h and pool.h do not have.
+// and lambdas. Header only; it adds nothing that cache.h, pool.h, executor.h and task.h
+// do not have.
 //
 //     libperf::cache cache({"/var/cache/app.db"});            // or libperf::cache cache;
 //     libperf::value page = cache.load("pages", url, [&] { return fetch(url); }, 5min).value();
@@ -9,6 +10,13 @@
 //
 //     libperf::pool<db> pool({open_db, close_db});
 //     pool.acquire(50ms)->query("...");                       // and it goes back
+//
+//     libperf::executor executor;
+//     libperf::task task = executor.submit([=] { return index(folder); });
+//     task.get(5s);                                           // its result, or libperf::error
+//
+//     libperf::tasks tasks("tasks.db");                       // these survive the process
+//     tasks.handle("resize", [](libperf::run &run) { return resize(run.payload()); });
 //
 // The namespace is libperf, since perf is a type of the C interface.
 //
@@ -21,6 +29,8 @@
 //    has returned; capture by value, and only what outlives the cache by itself.
 //  - An exception that leaves a loader reaches the caller whose loader it was.
 //    Others who waited for that load get libperf::error with PERF_ELOAD.
+//  - A task runs after submit() has returned: capture by value, or what outlives it.
+//    co_await executor.run(...), with C++20, goes on on the executor's thread.
 //  - Names (namespace, user, tag) are NUL-terminated; keys and values are bytes.
 //
 #ifndef LIBPERF_PERF_HPP
@@ -47,6 +57,9 @@
 #include <vector>
 #if __cplusplus >= 202002L
 #include <span>
+#endif
+#if defined(__cpp_impl_coroutine)
+#include <coroutine>
 #endif
 
 #include <libperf/perf.h>
@@ -995,6 +1008,624 @@ template <typename T> class pool
 
     std::unique_ptr<connector<T>> how_; // at one address, for the library has it
     perf_pool *handle_ = nullptr;
+};
+
+// --------------------------------------------------------------- executor
+
+/// One run of a task, as a callable sees it that takes (libperf::run &).
+class run
+{
+  public:
+    explicit run(perf_run *of) noexcept : handle_(of)
+    {
+    }
+    /// True when it should stop: it was cancelled, or its time is over.
+    bool cancelled() const noexcept
+    {
+        return perf_run_cancelled(handle_) != PERF_OK;
+    }
+    /// Throws PERF_ECANCELED or PERF_ETIMEDOUT when it should stop; the task then ends so.
+    void check() const
+    {
+        if (int rc = perf_run_cancelled(handle_))
+            throw error(rc, "");
+    }
+    /// Until its time is over, or libperf::forever.
+    duration remaining() const noexcept
+    {
+        return duration(perf_run_remaining_ms(handle_));
+    }
+    /// How far it is, from 0 to 1; without a text that stays.
+    void progress(double fraction, const char *text = nullptr)
+    {
+        detail::check(perf_run_progress(handle_, fraction, text));
+    }
+    void count(std::uint64_t done, std::uint64_t total = 0)
+    {
+        detail::check(perf_run_count(handle_, done, total));
+    }
+    /// Gives the result. A callable that returns its result need not call this.
+    void result(bytes data)
+    {
+        detail::check(perf_run_result(handle_, data.data(), data.size()));
+    }
+    /// In a task of task::then: the result of the one before.
+    std::string_view input() const noexcept
+    {
+        return view(perf_run_input(handle_));
+    }
+
+    // Of durable tasks. Valid during the run.
+
+    std::string_view payload() const noexcept
+    {
+        return view(perf_run_payload(handle_));
+    }
+    const char *id() const noexcept
+    {
+        return perf_run_id(handle_);
+    }
+    const char *kind() const noexcept
+    {
+        return perf_run_kind(handle_);
+    }
+    const char *user() const noexcept
+    {
+        return perf_run_user(handle_);
+    }
+    std::int64_t attempt() const noexcept
+    {
+        return perf_run_attempt(handle_);
+    }
+    std::int64_t version() const noexcept
+    {
+        return perf_run_version(handle_);
+    }
+    /// Ends this run by an exception; the task runs again after delay, this attempt not counted.
+    [[noreturn]] void snooze(duration delay)
+    {
+        throw error(perf_run_snooze(handle_, delay.count()));
+    }
+    perf_run *handle() const noexcept
+    {
+        return handle_;
+    }
+
+  private:
+    static std::string_view view(perf_bytes data) noexcept
+    {
+        return {static_cast<const char *>(data.data), data.len};
+    }
+    perf_run *handle_;
+};
+
+namespace detail
+{
+
+/// Calls fn(view) or fn(), as it likes.
+template <typename F> decltype(auto) call_with(F &fn, libperf::run &view)
+{
+    if constexpr (std::is_invocable_v<F &, libperf::run &>) {
+        return fn(view);
+    } else {
+        static_assert(std::is_invocable_v<F &>, "a task takes (libperf::run &) or nothing");
+        return fn();
+    }
+}
+
+/// The callable of a task. No exception crosses the library: it becomes a code and a sentence.
+template <typename F> struct job {
+    F fn;
+
+    int work(libperf::run &view)
+    {
+        using R = decltype(call_with(fn, view));
+        if constexpr (std::is_void_v<R>) {
+            call_with(fn, view);
+        } else {
+            using T = std::remove_cv_t<std::remove_reference_t<R>>;
+            static_assert(std::is_convertible_v<const T &, bytes> || is_plain<T>,
+                          "a task returns bytes, a trivially copyable value, or nothing");
+            const T &result = call_with(fn, view);
+            if constexpr (std::is_convertible_v<const T &, bytes>)
+                view.result(bytes(result));
+            else
+                view.result(bytes(std::addressof(result), sizeof result));
+        }
+        return PERF_OK;
+    }
+
+    static int run(perf_run *of, void *arg) noexcept
+    {
+        libperf::run view(of);
+        try {
+            return static_cast<job *>(arg)->work(view);
+        } catch (const error &e) {
+            return perf_run_fail(of, e.code() < 0 ? e.code() : PERF_ELOAD, e.what());
+        } catch (const std::bad_alloc &) {
+            return perf_run_fail(of, PERF_ENOMEM, "out of memory");
+        } catch (const std::exception &e) {
+            return perf_run_fail(of, PERF_ELOAD, e.what());
+        } catch (...) {
+            return perf_run_fail(of, PERF_ELOAD, "an exception left the task");
+        }
+    }
+    static void release(void *arg) noexcept
+    {
+        delete static_cast<job *>(arg);
+    }
+};
+
+} // namespace detail
+
+/**
+ * A task that was submitted: wait for it, look at it, cancel it. Move-only. Letting go of it
+ * neither waits nor cancels. It may outlive its executor.
+ */
+class task
+{
+  public:
+    task() noexcept = default;
+    /// Takes over a handle of the C interface.
+    explicit task(perf_task *taken) noexcept : handle_(taken)
+    {
+    }
+    /// PERF_TASK_...
+    int state() const noexcept
+    {
+        return perf_task_state(handle());
+    }
+    bool done() const noexcept
+    {
+        return state() >= PERF_TASK_SUCCEEDED;
+    }
+    /// True once it has ended, however; false when timeout was over before.
+    bool wait(duration timeout = forever) const
+    {
+        int rc = perf_task_wait(handle(), timeout.count(), nullptr);
+        if (rc != PERF_OK && !done() && rc != PERF_ETIMEDOUT)
+            throw libperf::error(rc);
+        return done();
+    }
+    /// Its result, once it has succeeded. Throws what it failed with, PERF_ECANCELED, or
+    /// PERF_ETIMEDOUT. Can be called again.
+    std::string get(duration timeout = forever) const
+    {
+        perf_bytes data = result(timeout);
+        return data.len ? std::string(static_cast<const char *>(data.data), data.len)
+                        : std::string();
+    }
+    /// The same of a task that returned a T.
+    template <typename T> T get_as(duration timeout = forever) const
+    {
+        static_assert(detail::is_plain<T>, "get_as<T>: T must be trivially copyable, no pointer");
+        perf_bytes data = result(timeout);
+        T copy;
+        if (data.len != sizeof copy)
+            throw libperf::error(PERF_ECORRUPT,
+                                 "the result has another size than the type asked for");
+        std::memcpy(static_cast<void *>(std::addressof(copy)), data.data, sizeof copy);
+        return copy;
+    }
+    /// Why it failed; "" if it did not.
+    const char *error() const noexcept
+    {
+        return perf_task_error(handle());
+    }
+    /// False when it had ended already.
+    bool cancel()
+    {
+        return detail::found(perf_task_cancel(handle()));
+    }
+    perf_progress progress() const
+    {
+        perf_progress now = PERF_PROGRESS_INIT;
+        detail::check(perf_task_progress(handle(), &now));
+        return now;
+    }
+    /// Readable once it has ended; see perf_task_fd.
+    int fd() const
+    {
+        int number = -1;
+        detail::check(perf_task_fd(handle(), &number));
+        return number;
+    }
+    /// Runs fn when this one has succeeded; libperf::run::input is its result.
+    template <typename F> task then(F &&fn, perf_task_options options = PERF_TASK_OPTIONS_INIT)
+    {
+        using job = detail::job<std::decay_t<F>>;
+        perf_task *next = nullptr;
+        options.struct_size = sizeof options;
+        options.free_arg = job::release;
+        detail::check(
+            perf_task_then(handle(), job::run, new job{std::forward<F>(fn)}, &options, &next));
+        return task(next);
+    }
+    perf_task *handle() const noexcept
+    {
+        return handle_.get();
+    }
+
+  private:
+    struct release {
+        void operator()(perf_task *held) const noexcept
+        {
+            perf_task_release(held);
+        }
+    };
+    perf_bytes result(duration timeout) const
+    {
+        perf_bytes data{};
+        int rc = perf_task_wait(handle(), timeout.count(), &data);
+        if (rc != PERF_OK)
+            throw done() ? libperf::error(rc, error()) : libperf::error(rc);
+        return data;
+    }
+    std::unique_ptr<perf_task, release> handle_;
+};
+
+#if defined(__cpp_impl_coroutine)
+namespace detail
+{
+
+/// What executor::run gives to co_await.
+template <typename F> class awaited
+{
+    using result = decltype(call_with(std::declval<F &>(), std::declval<libperf::run &>()));
+    using kept = std::conditional_t<std::is_void_v<result>, char, std::decay_t<result>>;
+
+  public:
+    awaited(perf_executor *executor, F fn) : executor_(executor), fn_(std::move(fn))
+    {
+    }
+    bool await_ready() const noexcept
+    {
+        return false;
+    }
+    void await_suspend(std::coroutine_handle<> waiting)
+    {
+        waiting_ = waiting;
+        perf_task_options options = PERF_TASK_OPTIONS_INIT;
+        std::unique_ptr<way> there(new way{this});
+        options.done = ended;
+        options.done_ctx = there.get();
+        check(perf_task_submit(executor_, work, there.get(), &options, nullptr));
+        (void)there.release(); // and *this may be gone
+    }
+    std::decay_t<result> await_resume()
+    {
+        if (thrown_)
+            std::rethrow_exception(thrown_);
+        if constexpr (!std::is_void_v<result>)
+            return std::move(*value_);
+    }
+
+  private:
+    /// Of one submission; the end of the task frees it, whether it ran or not.
+    struct way {
+        awaited *from;
+    };
+    static int work(perf_run *of, void *arg) noexcept
+    {
+        awaited *self = std::exchange(static_cast<way *>(arg)->from, nullptr);
+        libperf::run view(of);
+        try {
+            if constexpr (std::is_void_v<result>)
+                call_with(self->fn_, view);
+            else
+                self->value_.emplace(call_with(self->fn_, view));
+        } catch (...) {
+            self->thrown_ = std::current_exception();
+        }
+        self->waiting_.resume();
+        return PERF_OK;
+    }
+    static void ended(void *ctx, perf_task *task) noexcept
+    {
+        std::unique_ptr<way> there(static_cast<way *>(ctx));
+        if (awaited *self = there->from) { // it never ran
+            self->thrown_ =
+                std::make_exception_ptr(error(perf_task_wait(task, 0, nullptr), "it never ran"));
+            self->waiting_.resume();
+        }
+    }
+
+    perf_executor *executor_;
+    F fn_;
+    std::coroutine_handle<> waiting_{};
+    std::optional<kept> value_{};
+    std::exception_ptr thrown_{};
+};
+
+} // namespace detail
+#endif
+
+/**
+ * Runs callables on a few threads.
+ *
+ *     libperf::executor executor;
+ *     libperf::task task = executor.submit([](libperf::run &run) { ...; return text; });
+ *     task.get(5s);
+ *
+ * A callable takes (libperf::run &) or nothing, and returns bytes, a trivially copyable value or
+ * nothing: the task's result. An exception that leaves it is the task's failure: get() throws
+ * libperf::error, with the code of a libperf::error or else PERF_ELOAD, and the same what().
+ * Callables are moved into the task, and run after submit() has returned: capture by value, or
+ * what outlives the task. Move-only. The destructor waits for what was submitted.
+ */
+class executor
+{
+  public:
+    explicit executor(const perf_executor_options &options = PERF_EXECUTOR_OPTIONS_INIT)
+    {
+        perf_executor *opened = nullptr;
+        detail::check(perf_executor_open(&options, &opened));
+        handle_.reset(opened);
+    }
+    /// Takes over a handle of the C interface.
+    explicit executor(perf_executor *taken) noexcept : handle_(taken)
+    {
+    }
+    /// Submits fn. options: all but free_arg. Throws PERF_EBUSY when it is full, PERF_ECLOSED.
+    template <typename F> task submit(F &&fn, perf_task_options options = PERF_TASK_OPTIONS_INIT)
+    {
+        using job = detail::job<std::decay_t<F>>;
+        perf_task *made = nullptr;
+        options.struct_size = sizeof options;
+        options.free_arg = job::release;
+        detail::check(
+            perf_task_submit(handle(), job::run, new job{std::forward<F>(fn)}, &options, &made));
+        return task(made);
+    }
+    /// Runs fn again and again until the task is cancelled.
+    template <typename F>
+    task every(duration interval, F &&fn, perf_task_options options = PERF_TASK_OPTIONS_INIT)
+    {
+        using job = detail::job<std::decay_t<F>>;
+        perf_task *made = nullptr;
+        options.struct_size = sizeof options;
+        options.free_arg = job::release;
+        detail::check(perf_task_every(handle(), interval.count(), job::run,
+                                      new job{std::forward<F>(fn)}, &options, &made));
+        return task(made);
+    }
+#if defined(__cpp_impl_coroutine)
+    /**
+     * auto page = co_await executor.run([&] { return fetch(url); });
+     *
+     * Runs fn on a thread of the executor, and the coroutine goes on there, as a part of that
+     * task. fn may return anything that moves, and what it throws comes out of co_await; so
+     * does libperf::error with PERF_ECANCELED when the executor is closed before fn has
+     * begun, and then the coroutine goes on on the thread that closes. It must not close the
+     * executor.
+     *
+     * gcc 12, for one, destroys twice what a lambda within a co_await expression captures by
+     * value. Capture by reference, as the coroutine's variables last, or begin before:
+     *     auto step = executor.run([text] { ... });
+     *     co_await step;
+     */
+    template <typename F> [[nodiscard]] detail::awaited<std::decay_t<F>> run(F &&fn)
+    {
+        return {handle(), std::forward<F>(fn)};
+    }
+#endif
+    /// False when something was still queued or running after timeout.
+    bool drain(duration timeout = forever)
+    {
+        int rc = perf_executor_drain(handle(), timeout.count());
+        if (rc != PERF_ETIMEDOUT)
+            detail::check(rc);
+        return rc == PERF_OK;
+    }
+    void resize(std::uint64_t min_threads, std::uint64_t max_threads)
+    {
+        detail::check(perf_executor_resize(handle(), min_threads, max_threads));
+    }
+    perf_executor_stats stats() const
+    {
+        perf_executor_stats now = PERF_EXECUTOR_STATS_INIT;
+        detail::check(perf_executor_get_stats(handle(), &now));
+        return now;
+    }
+    /// Closes now: what has not begun after drain is cancelled, what runs is asked to stop.
+    /// Throws PERF_EBUSY when something does not stop, and it can be called again.
+    void close(duration drain = forever)
+    {
+        detail::check(perf_executor_close(handle(), drain.count()));
+        (void)handle_.release();
+    }
+    perf_executor *handle() const noexcept
+    {
+        return handle_.get();
+    }
+
+  private:
+    struct closer {
+        void operator()(perf_executor *held) const noexcept
+        {
+            (void)perf_executor_close(held, -1);
+        }
+    };
+    std::unique_ptr<perf_executor, closer> handle_;
+};
+
+// ----------------------------------------------------------- durable tasks
+
+/// What a queue knows of a task. Move-only; the fields are those of perf_task_record.
+class record
+{
+  public:
+    explicit record(perf_task_record *taken) noexcept : handle_(taken)
+    {
+    }
+    const perf_task_record *operator->() const noexcept
+    {
+        return handle_.get();
+    }
+    bool succeeded() const noexcept
+    {
+        return handle_->state == PERF_TASK_SUCCEEDED;
+    }
+    bool done() const noexcept
+    {
+        return handle_->state >= PERF_TASK_SUCCEEDED;
+    }
+    std::string_view payload() const noexcept
+    {
+        return {static_cast<const char *>(handle_->payload.data), handle_->payload.len};
+    }
+    std::string_view result() const noexcept
+    {
+        return {static_cast<const char *>(handle_->result.data), handle_->result.len};
+    }
+
+  private:
+    struct release {
+        void operator()(perf_task_record *held) const noexcept
+        {
+            perf_task_record_free(held);
+        }
+    };
+    std::unique_ptr<perf_task_record, release> handle_;
+};
+
+/**
+ * A queue of tasks that survive the process.
+ *
+ *     libperf::tasks tasks("/var/lib/app/tasks.db");
+ *     tasks.handle("resize", [](libperf::run &run) { return resize(run.payload()); });
+ *     tasks.start();
+ *     std::string id = tasks.submit("resize", picture);
+ *     tasks.wait(id, 5s)->result();
+ *
+ * Handlers take and return what an executor's callables do. At least once: a handler may run
+ * again although it has done its work. Move-only. The destructor waits for what runs.
+ */
+class tasks
+{
+  public:
+    /// A SQLite file, with the default options.
+    explicit tasks(const std::string &file)
+    {
+        perf_tasks_options options = PERF_TASKS_OPTIONS_INIT;
+        options.location = file.c_str();
+        open(options);
+    }
+    explicit tasks(const perf_tasks_options &options = PERF_TASKS_OPTIONS_INIT)
+    {
+        open(options);
+    }
+    /// Tasks of kind are run by fn. options: all but free_ctx. Before start().
+    template <typename F>
+    void handle(const std::string &kind, F &&fn,
+                perf_handler_options options = PERF_HANDLER_OPTIONS_INIT)
+    {
+        using job = detail::job<std::decay_t<F>>;
+        auto made = std::make_unique<job>(job{std::forward<F>(fn)});
+        options.struct_size = sizeof options;
+        options.free_ctx = job::release;
+        detail::check(perf_tasks_handle(handle(), kind.c_str(), job::run, made.get(), &options));
+        (void)made.release();
+    }
+    void start()
+    {
+        detail::check(perf_tasks_start(handle()));
+    }
+    /// Claims no more. False when something still ran after timeout.
+    bool stop(duration timeout = forever)
+    {
+        int rc = perf_tasks_stop(handle(), timeout.count());
+        if (rc != PERF_ETIMEDOUT)
+            detail::check(rc);
+        return rc == PERF_OK;
+    }
+    /// Submits, and returns the id. When options give an id or a unique_key that is there already,
+    /// the id of the first one is returned, and *added is false.
+    std::string submit(const std::string &kind, bytes payload,
+                       const perf_submit_options &options = PERF_SUBMIT_OPTIONS_INIT,
+                       bool *added = nullptr)
+    {
+        perf_task_id id{};
+        int rc = perf_tasks_submit(handle(), kind.c_str(), payload.data(), payload.size(), &options,
+                                   &id);
+        if (rc != PERF_EEXISTS)
+            detail::check(rc);
+        if (added)
+            *added = rc == PERF_OK;
+        return id.text;
+    }
+    /// Empty when there is none, or no longer.
+    std::optional<record> get(const std::string &id) const
+    {
+        perf_task_record *found = nullptr;
+        if (!detail::found(perf_tasks_get(handle(), id.c_str(), &found)))
+            return std::nullopt;
+        return record(found);
+    }
+    /// Waits for its end, whichever that is. Empty when there is none; throws PERF_ETIMEDOUT.
+    std::optional<record> wait(const std::string &id, duration timeout = forever) const
+    {
+        perf_task_record *found = nullptr;
+        if (!detail::found(perf_tasks_wait(handle(), id.c_str(), timeout.count(), &found)))
+            return std::nullopt;
+        return record(found);
+    }
+    /// False when there is none, or it has ended.
+    bool cancel(const std::string &id)
+    {
+        return detail::found(perf_tasks_cancel(handle(), id.c_str()));
+    }
+    /// Puts one that ended without success into its queue again; false when it is none of these.
+    bool redrive(const std::string &id)
+    {
+        return detail::found(perf_tasks_redrive(handle(), id.c_str()));
+    }
+    /// Submits a task of kind whenever cron says so; see perf_tasks_schedule.
+    void schedule(const std::string &name, const std::string &cron, const std::string &kind,
+                  bytes payload, const char *zone = nullptr,
+                  const perf_submit_options &options = PERF_SUBMIT_OPTIONS_INIT)
+    {
+        detail::check(perf_tasks_schedule(handle(), name.c_str(), cron.c_str(), zone, kind.c_str(),
+                                          payload.data(), payload.size(), &options));
+    }
+    perf_tasks_counts count(const char *queue = nullptr) const
+    {
+        perf_tasks_counts now = PERF_TASKS_COUNTS_INIT;
+        detail::check(perf_tasks_count(handle(), queue, &now));
+        return now;
+    }
+    perf_tasks_stats stats() const
+    {
+        perf_tasks_stats now = PERF_TASKS_STATS_INIT;
+        detail::check(perf_tasks_get_stats(handle(), &now));
+        return now;
+    }
+    /// Closes now: what still runs after drain is asked to stop and given back to the queue.
+    /// Throws PERF_EBUSY when a handler does not stop, and it can be called again.
+    void close(duration drain = forever)
+    {
+        detail::check(perf_tasks_close(handle(), drain.count()));
+        (void)handle_.release();
+    }
+    perf_tasks *handle() const noexcept
+    {
+        return handle_.get();
+    }
+
+  private:
+    struct closer {
+        void operator()(perf_tasks *held) const noexcept
+        {
+            (void)perf_tasks_close(held, -1);
+        }
+    };
+    void open(const perf_tasks_options &options)
+    {
+        perf_tasks *opened = nullptr;
+        detail::check(perf_tasks_open(&options, &opened));
+        handle_.reset(opened);
+    }
+    std::unique_ptr<perf_tasks, closer> handle_;
 };
 
 } // namespace libperf

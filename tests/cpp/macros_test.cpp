@@ -9,6 +9,7 @@
 #include <libperf/perf.h>
 #include <limits>
 #include <stdexcept>
+#include <string>
 
 #include "check.hpp"
 
@@ -211,6 +212,59 @@ static void borrowed_connections_survive_a_throw()
     CHECK(opened == 2 && closed == 2);
 }
 
+// ------------------------------------------------------------------- tasks
+
+struct size {
+    int width, height;
+};
+
+namespace gallery
+{
+
+PERF_TASK(paint, (shade, s), (const char *, name), (const size, wanted), (perf_bytes, data),
+          (std::string *, out))
+{
+    if (!name)
+        throw std::runtime_error("no name to paint");
+    if (data.len == 0)
+        throw 42;
+    *out = std::string(name) + " " + std::to_string(static_cast<int>(s)) + " " +
+           std::to_string(wanted.width * wanted.height) + " " +
+           std::string(static_cast<const char *>(data.data), data.len);
+    return perf_run_cancelled(run);
+}
+
+} // namespace gallery
+
+static void tasks_copy_and_catch()
+{
+    perf_executor *executor = nullptr;
+    CHECK(perf_executor_open(nullptr, &executor) == PERF_OK);
+    std::string out;
+    {
+        PERF_AUTO(perf_task) good = nullptr;
+        PERF_AUTO(perf_task) thrown = nullptr;
+        PERF_AUTO(perf_task) odd = nullptr;
+        {
+            std::string name = "a name long enough not to be in the string itself";
+            CHECK(PERF_ASYNC(executor, &good, gallery::paint, shade::dark, name.c_str(), size{3, 4},
+                             perf_bytes{"xyz", 3}, &out) == PERF_OK);
+            name.assign(name.size(), '?');
+        }
+        CHECK(PERF_ASYNC(executor, &thrown, gallery::paint, shade::dark, nullptr, size{1, 1},
+                         perf_bytes{"xyz", 3}, &out) == PERF_OK);
+        CHECK(PERF_ASYNC(executor, &odd, gallery::paint, shade::dark, "", size{1, 1},
+                         perf_bytes{nullptr, 0}, &out) == PERF_OK);
+        CHECK(perf_task_wait(good, 10000, nullptr) == PERF_OK);
+        CHECK(perf_task_wait(thrown, 10000, nullptr) == PERF_ELOAD);
+        CHECK(std::string(perf_task_error(thrown)) == "no name to paint");
+        CHECK(perf_task_wait(odd, 10000, nullptr) == PERF_ELOAD);
+        CHECK(std::string(perf_task_error(odd)) == "an exception left the function");
+    }
+    CHECK(out == "a name long enough not to be in the string itself 7 12 xyz");
+    CHECK(perf_executor_close(executor, -1) == PERF_OK);
+}
+
 int main()
 {
     PERF_AUTO(perf_cache) cache = nullptr;
@@ -223,6 +277,7 @@ int main()
         TEST(exceptions_become_a_code),
         TEST(auto_handles_survive_a_throw),
         TEST(borrowed_connections_survive_a_throw),
+        TEST(tasks_copy_and_catch),
     });
     perf_cache_set_default(nullptr);
     return rc;

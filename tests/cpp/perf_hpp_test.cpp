@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// perf_hpp_test.cpp - perf.hpp through a real cache.
+// perf_hpp_test.cpp - perf.hpp through a real cache, pool, executor and queue.
 //
 #include <array>
 #include <atomic>
@@ -530,6 +530,165 @@ static void pools_are_controlled()
     CHECK(pool.try_acquire(5ms));
 }
 
+// ------------------------------------------------------------------- tasks
+
+static_assert(!std::is_copy_constructible_v<libperf::task> &&
+              std::is_nothrow_move_constructible_v<libperf::task>);
+static_assert(!std::is_copy_constructible_v<libperf::executor> &&
+              std::is_nothrow_move_constructible_v<libperf::executor>);
+
+struct pair {
+    int a, b;
+};
+
+static void tasks_give_what_callables_return()
+{
+    libperf::executor executor;
+    std::string long_text(100000, 'x');
+    libperf::task text = executor.submit([long_text] { return long_text + "!"; });
+    libperf::task plain = executor.submit([](libperf::run &) { return pair{1, -2}; });
+    libperf::task nothing = executor.submit([kept = std::make_unique<int>(1)] { (void)*kept; });
+    libperf::task by_hand = executor.submit([](libperf::run &run) {
+        run.progress(0.5, "half");
+        run.count(3, 4);
+        run.result("first");
+        run.result("last");
+    });
+    CHECK(text.get() == long_text + "!" && text.get().size() == 100001); // again
+    CHECK(plain.get_as<pair>().b == -2);
+    CHECK_THROWS(plain.get_as<char>(), libperf::error, e.code() == PERF_ECORRUPT);
+    CHECK(nothing.get().empty() && nothing.done() && nothing.state() == PERF_TASK_SUCCEEDED);
+    CHECK(by_hand.get(10s) == "last" && by_hand.progress().done == 3);
+    CHECK(by_hand.fd() >= 0 && !by_hand.cancel());
+    libperf::task next =
+        by_hand.then([](libperf::run &run) { return "after " + std::string(run.input()); });
+    CHECK(next.get() == "after last");
+    CHECK(executor.stats().submitted == 5 && executor.drain());
+}
+
+static void tasks_fail_by_exceptions()
+{
+    libperf::executor executor;
+    libperf::task own = executor.submit([] { throw libperf::error(PERF_EACCESS, "no key"); });
+    libperf::task other = executor.submit([]() -> int { throw std::logic_error("not so"); });
+    libperf::task odd = executor.submit([] { throw 1; });
+    CHECK_THROWS(own.get(), libperf::error,
+                 e.code() == PERF_EACCESS && e.what() == std::string("no key"));
+    CHECK_THROWS(other.get(), libperf::error,
+                 e.code() == PERF_ELOAD && e.what() == std::string("not so"));
+    CHECK_THROWS(odd.get(), libperf::error, e.code() == PERF_ELOAD);
+    CHECK(own.wait() && own.error() == std::string("no key")); // to wait is not to fail
+    CHECK_THROWS(own.then([] {}).get(), libperf::error, e.code() == PERF_EACCESS);
+    libperf::task none;
+    CHECK_THROWS(none.wait(), libperf::error, e.code() == PERF_EINVAL);
+    CHECK_THROWS(none.get(), libperf::error, e.code() == PERF_EINVAL);
+    perf_task_options wrong = PERF_TASK_OPTIONS_INIT;
+    wrong.priority = 9;
+    auto counted = std::make_shared<int>(0);
+    CHECK_THROWS(executor.submit([counted] {}, wrong), libperf::error, e.code() == PERF_EINVAL);
+    CHECK(counted.use_count() == 1); // the callable is gone
+}
+
+static void tasks_are_cancelled()
+{
+    std::atomic<int> steps{0};
+    perf_executor_options options = PERF_EXECUTOR_OPTIONS_INIT;
+    options.min_threads = options.max_threads = 1;
+    libperf::executor executor(options);
+    libperf::task running = executor.submit([&](libperf::run &run) {
+        steps = 1;
+        CHECK(run.remaining() == libperf::forever);
+        while (!run.cancelled())
+            std::this_thread::yield();
+        steps = 2;
+        run.check();
+        steps = 3;
+    });
+    auto counted = std::make_shared<int>(0);
+    libperf::task waiting = executor.submit([counted] { return 1; });
+    while (steps == 0)
+        std::this_thread::yield();
+    CHECK(!running.wait(0ms) && !running.done());
+    CHECK_THROWS(running.get(1ms), libperf::error, e.code() == PERF_ETIMEDOUT);
+    CHECK(waiting.cancel() && counted.use_count() == 1);
+    CHECK_THROWS(waiting.get(), libperf::error, e.code() == PERF_ECANCELED);
+    CHECK(running.cancel());
+    CHECK_THROWS(running.get(), libperf::error, e.code() == PERF_ECANCELED);
+    CHECK(steps == 2);
+    std::atomic<int> turns{0};
+    libperf::task often = executor.every(1ms, [&] { turns++; });
+    while (turns < 3)
+        std::this_thread::yield();
+    CHECK(often.cancel() && often.wait());
+    executor.resize(1, 2);
+    libperf::executor moved(std::move(executor));
+    moved.close();
+    CHECK(turns >= 3 && moved.handle() == nullptr);
+}
+
+static void an_executor_waits_for_its_tasks()
+{
+    std::atomic<int> ran{0};
+    libperf::task last;
+    {
+        libperf::executor executor;
+        for (int i = 0; i < 1000; i++)
+            last = executor.submit([&] { return ++ran; });
+    }
+    CHECK(ran == 1000 && last.done()); // tasks outlive it
+}
+
+static void durable_tasks()
+{
+    perf_tasks_options options = PERF_TASKS_OPTIONS_INIT;
+    options.backend = "memory";
+    libperf::tasks tasks(options);
+    int first = 1;
+    tasks.handle("reverse", [](libperf::run &run) {
+        std::string text(run.payload());
+        CHECK(run.kind() == std::string("reverse") && run.user() == std::string("anna"));
+        CHECK(*run.id() && run.version() == 2);
+        return std::string(text.rbegin(), text.rend());
+    });
+    tasks.handle("later", [&first](libperf::run &run) -> int {
+        if (first-- > 0)
+            run.snooze(0ms);
+        return static_cast<int>(run.attempt());
+    });
+    tasks.handle("bad", [] { throw libperf::error(PERF_EINVAL, "bad payload"); });
+    CHECK_THROWS(tasks.handle("bad", [] {}), libperf::error, e.code() == PERF_EEXISTS);
+    perf_submit_options how = PERF_SUBMIT_OPTIONS_INIT;
+    how.user = "anna";
+    how.id = "mine";
+    how.version = 2;
+    bool added = false;
+    CHECK(tasks.submit("reverse", "abc", how, &added) == "mine" && added);
+    CHECK(tasks.submit("reverse", "abc", how, &added) == "mine" && !added);
+    CHECK(tasks.get("mine")->payload() == "abc" && !tasks.get("mine")->done());
+    CHECK(tasks.count().queued == 1);
+    tasks.start();
+    std::optional<libperf::record> done = tasks.wait("mine", 10s);
+    CHECK(done && done->succeeded() && done->done() && done->result() == "cba");
+    CHECK((*done)->attempts == 1 && (*done)->user == std::string("anna"));
+    libperf::record snoozed = *tasks.wait(tasks.submit("later", ""), 10s);
+    CHECK(snoozed.succeeded() && snoozed->attempts == 1); // the first one did not count
+    libperf::record failed = *tasks.wait(tasks.submit("bad", ""), 10s);
+    CHECK(!failed.succeeded() && failed->status == PERF_EINVAL);
+    CHECK(failed->error == std::string("bad payload"));
+    CHECK(tasks.redrive(failed->id) && tasks.wait(failed->id, 10s)->done());
+    CHECK(!tasks.get("none") && !tasks.wait("none", 0ms) && !tasks.cancel("none"));
+    std::string unknown = tasks.submit("unknown", "");
+    CHECK_THROWS(tasks.wait(unknown, 1ms), libperf::error, e.code() == PERF_ETIMEDOUT);
+    CHECK(tasks.cancel(unknown) && tasks.get(unknown)->done());
+    tasks.schedule("nightly", "0 3 * * *", "reverse", "", "Europe/Berlin");
+    CHECK_THROWS(tasks.schedule("never", "every day", "reverse", ""), libperf::error,
+                 e.code() == PERF_EINVAL);
+    CHECK_THROWS(tasks.submit("bad kind!", ""), libperf::error, e.code() == PERF_EINVAL);
+    CHECK(tasks.stats().submitted == 4 && tasks.stop(10s));
+    tasks.close();
+    CHECK(snoozed.result().size() == sizeof(int)); // records outlive it
+}
+
 int main()
 {
     return run_tests({
@@ -554,5 +713,10 @@ int main()
         TEST(connections_are_discarded_and_detached),
         TEST(pools_say_why_not),
         TEST(pools_are_controlled),
+        TEST(tasks_give_what_callables_return),
+        TEST(tasks_fail_by_exceptions),
+        TEST(tasks_are_cancelled),
+        TEST(an_executor_waits_for_its_tasks),
+        TEST(durable_tasks),
     });
 }

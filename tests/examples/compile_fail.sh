@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# What PERF_CACHED must refuse does not compile, in C and in C++, and the message says why;
+# What PERF_CACHED and PERF_TASK must refuse does not compile, in C and in C++, and the message says why;
 # a compiler too old for macros.h is sent to the functions.
 # Exit: 0 passed, anything else failed.
 set -u
@@ -58,6 +58,21 @@ for language in c c++; do
                      (int, h), (int, i), (int, j)) { *out = a; return 0; }'
     refuses $language 'needs a result type, a namespace and' \
         'PERF_CACHED(f, int, "n") { *out = 1; return 0; }'
+    accepts $language 'PERF_TASK(f, (struct thing, a), (void *, b), (char *, c)) {
+                           return a.x || b || c ? 0 : perf_run_cancelled(run); }
+                       int g(perf_executor *e, struct thing t);
+                       int g(perf_executor *e, struct thing t) { char c[] = "";
+                           return PERF_ASYNC(e, NULL, f, t, NULL, c); }'
+    for type in 'unsigned char *' 'const signed char *' 'char **' 'const char *const *'; do
+        refuses $language "PERF_TASK: ($type, a) cannot be copied" \
+            "PERF_TASK(f, (int, b), ($type, a)) { return a && b; }"
+    done
+    refuses $language 'takes at most 8 arguments' \
+        'PERF_TASK(f, (int, a), (int, b), (int, c), (int, d), (int, e), (int, g), (int, h),
+                   (int, i), (int, j)) { return a; }'
+    refuses $language 'over-aligned' \
+        'struct __attribute__((aligned(64))) wide { int x; };
+         PERF_TASK(f, (struct wide, a)) { return a.x; }'
     refuses $language 'over-aligned' \
         'struct __attribute__((aligned(64))) wide { int x; };
          PERF_CACHED(f, struct wide, "n", 1) { out->x = 1; return 0; }'
@@ -65,6 +80,11 @@ done
 refuses c++ 'must be trivially copyable' \
     'struct text { text(const text &); char *p; };
      PERF_CACHED(f, text, "n", 1) { out->p = 0; return 0; }'
+for type in 'text' 'text &' 'const text' 'int &&'; do
+    refuses c++ "PERF_TASK: ($type, a) cannot be copied" \
+        "struct text { text(const text &); char *p; };
+         PERF_TASK(f, ($type, a)) { (void)a; return 0; }"
+done
 refuses c99 'libperf/cache.h' 'int f(void);'
 
 [ $failed = 0 ] && echo "$tried refusals, each with its reason"

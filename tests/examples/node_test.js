@@ -15,6 +15,8 @@ const { test } = require('node:test');
 const { Cache, CacheError, encodeKey, version } = require(process.env.PERF_MODULE);
 const { Pool } = require(path.join(path.dirname(process.env.PERF_MODULE), 'pool.js'));
 const { Client, AwsError } = require(path.join(path.dirname(process.env.PERF_MODULE), 'aws.js'));
+const { Tasks, TaskFailed, Permanent } = require(
+    path.join(path.dirname(process.env.PERF_MODULE), 'tasks.js'));
 
 function withCache(body, options) {
     return async () => {
@@ -458,4 +460,107 @@ test('aws: cancelled, timed out, closed', withService('dynamodb', async (client,
     await Promise.all(checks.slice(0, 2));
     await client.close();
     await checks[2];
+}));
+
+/** A queue in a file of its own. */
+function withTasks(body) {
+    return async () => {
+        const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'perf-node-'));
+        const file = path.join(folder, 'tasks.db');
+        const tasks = new Tasks(file);
+        try {
+            await body(tasks, file);
+        } finally {
+            await tasks.close();
+            fs.rmSync(folder, { recursive: true });
+        }
+    };
+}
+
+test('tasks: submitted, done, looked at', withTasks(async (tasks) => {
+    tasks.task('reverse', (run, payload) => {
+        run.progress(0.5, 'half');
+        assert.deepEqual([run.user, run.attempt, run.cancelled], ['anna', 1, false]);
+        return Buffer.from(payload).reverse();
+    });
+    tasks.task('shout', async (run, payload) => {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        return `${payload}`.toUpperCase();
+    });
+    tasks.start();
+    const task = await tasks.submit('reverse', Buffer.from([1, 0, 2]), { user: 'anna' });
+    const record = await task.done();
+    assert.deepEqual([record.id, record.state, record.kind, record.attempts, record.fraction],
+        [task.id, 'succeeded', 'reverse', 1, 1]);
+    assert.deepEqual(record.result, Buffer.from([2, 0, 1]));
+    assert.deepEqual(record.payload, Buffer.from([1, 0, 2]));
+    const all = await Promise.all(Array.from({ length: 30 }, async (_, i) =>
+        `${(await (await tasks.submit('shout', `t${i}`)).done()).result}`));
+    assert.deepEqual(all, Array.from({ length: 30 }, (_, i) => `T${i}`));
+    assert.equal((await task.done()).result.length, 3); // again
+    assert.equal(await tasks.get('none'), undefined);
+    await assert.rejects(tasks.ended('none'), { code: 'PERF_MISS' });
+}));
+
+test('tasks: failures', withTasks(async (tasks) => {
+    let runs = 0;
+    tasks.task('fails', (run, payload) => {
+        runs++;
+        if (`${payload}` === 'never') throw new Permanent('no way');
+        if (`${payload}` === 'later' && runs === 1) run.snooze(0);
+        if (`${payload}` === 'later') return `${run.attempt}`;
+        if (run.attempt === 1) throw new Error('not now');
+        return undefined;
+    }, { maxAttempts: 2 });
+    tasks.start({ concurrency: 1 });
+    await assert.rejects((await tasks.submit('fails', 'never')).done(), (error) =>
+        error instanceof TaskFailed && error.record.state === 'failed' &&
+        error.record.error === 'no way');
+    runs = 0;
+    assert.equal(`${(await (await tasks.submit('fails', 'later')).done()).result}`, '1');
+    await assert.rejects((await tasks.submit('fails', 'x', { maxAttempts: 1 })).done(), (error) =>
+        error.record.state === 'dead' && error.record.error === 'not now');
+    assert.equal((await (await tasks.submit('fails', 'x')).done()).attempts, 2);
+}));
+
+test('tasks: cancelled', withTasks(async (tasks) => {
+    const began = gate();
+    tasks.task('long', async (run) => {
+        began.resolve();
+        for (;;) {
+            await new Promise((resolve) => setTimeout(resolve, 5));
+            run.check();
+        }
+    });
+    const waiting = await tasks.submit('nobody', 'x');
+    const failed = assert.rejects(waiting.done(), (error) => error.record.state === 'cancelled');
+    assert.equal(await waiting.cancel(), true);
+    assert.equal(await waiting.cancel(), false);
+    await failed;
+    tasks.start();
+    const task = await tasks.submit('long');
+    await began.promise;
+    assert.equal((await tasks.get(task.id)).state, 'running');
+    assert.equal(await task.cancel(), true);
+    await assert.rejects(task.done(), (error) => error.record.state === 'cancelled');
+}));
+
+test('tasks: options, closed, and there again', withTasks(async (tasks, file) => {
+    assert.equal((await tasks.submit('k', 'x', { id: 'mine' })).added, true);
+    const again = await tasks.submit('k', 'x', { id: 'mine' });
+    assert.deepEqual([again.id, again.added], ['mine', false]);
+    await assert.rejects(tasks.submit('k', '', { noSuch: 1 }), TypeError);
+    await assert.rejects(tasks.submit('bad kind'), { code: 'PERF_EINVAL' });
+    assert.throws(() => new Tasks(file, { noSuch: 1 }), TypeError);
+    assert.throws(() => new Tasks(null, { backend: 'none' }), { code: 'PERF_EINVAL' });
+    const done = assert.rejects(again.done(), /closed/);
+    await tasks.close();
+    await tasks.close();
+    await done;
+    await assert.rejects(tasks.submit('k'), /closed/);
+    const other = new Tasks(file);
+    assert.equal(await other.runOne('k', (run) => { assert.equal(run.id, 'mine'); }), true);
+    assert.equal(await other.runOne('k', () => {}), false);
+    assert.equal((await other.get('mine')).state, 'succeeded');
+    await other.close();
 }));

@@ -45,3 +45,4 @@ export PYTHONPATH PYTHONDONTWRITEBYTECODE
 cd "$work"
 "$python" -W error "$root/tests/examples/python_test.py"
 "$python" -W error "$root/examples/python/example.py"
+"$python" -W error "$root/examples/python/worker.py"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The Python package against the built library. Run by python.sh."""
+import asyncio
 import gc
 import glob
 import http.server
@@ -19,6 +20,7 @@ import perf_cache
 from perf_cache import _native
 from perf_cache.aws import AwsError, Client
 from perf_cache.pool import Busy, Pool, PoolError
+from perf_cache.tasks import Permanent, TaskFailed, Tasks, TasksError
 
 
 class Basics(unittest.TestCase):
@@ -660,6 +662,176 @@ class Aws(unittest.TestCase):
         client.call("PutItem", {"TableName": "things", "Item": {"k": {"S": "ü"}, "v": {"N": "1"}}})
         got = client.call("GetItem", {"TableName": "things", "Key": {"k": {"S": "ü"}}})
         self.assertEqual(got, {"Item": {"k": {"S": "ü"}, "v": {"N": "1"}}})
+
+
+class Background(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "tasks.db")
+
+    def open(self, **options):
+        tasks = Tasks(self.path, **options)
+        self.addCleanup(tasks.close)
+        return tasks
+
+    def test_await(self):
+        tasks = self.open()
+
+        @tasks.task("reverse")
+        def reverse(run, payload):
+            run.progress(0.5, "half")
+            self.assertEqual((run.user, run.attempt), ("anna", 1))
+            return payload[::-1]
+
+        @tasks.task("shout")
+        async def shout(run, payload):
+            await asyncio.sleep(0)
+            return payload.decode().upper()
+
+        tasks.start()
+
+        async def main():
+            first = tasks.submit("reverse", b"a\0b", user="anna")
+            record = await first
+            self.assertEqual((record.result, record.payload, record.state, record.id, record.kind),
+                             (b"b\0a", b"a\0b", "succeeded", first.id, "reverse"))
+            records = await asyncio.gather(*(tasks.submit("shout", "t%d" % i)
+                                             for i in range(20)))
+            self.assertEqual([r.result for r in records], [b"T%d" % i for i in range(20)])
+            return await first  # again, and long since ended
+
+        self.assertEqual(asyncio.run(main()).fraction, 1)
+        self.assertEqual(tasks.submit("shout", "x").wait(10).result, b"X")
+
+    def test_failures(self):
+        tasks = self.open(workers=1)
+        runs = []
+
+        @tasks.task("fails", max_attempts=2)
+        def fails(run, payload):
+            runs.append(run.attempt)
+            if payload == b"once" and run.attempt == 2:
+                return None
+            if payload == b"never":
+                raise Permanent("no way")
+            if payload == b"later" and len(runs) == 1:
+                run.snooze(0)
+            if payload == b"later":
+                return str(run.attempt)
+            raise RuntimeError("not now")
+
+        tasks.start()
+
+        async def main():
+            with self.assertRaises(TaskFailed) as caught:
+                await tasks.submit("fails", "never")
+            record = caught.exception.record
+            self.assertEqual((record.state, record.error), ("failed", "Permanent: no way"))
+            del runs[:]
+            self.assertEqual((await tasks.submit("fails", "later")).result, b"1")
+            with self.assertRaises(TaskFailed) as caught:
+                await tasks.submit("fails", "always", max_attempts=1)
+            self.assertEqual(caught.exception.record.state, "dead")
+            self.assertEqual((await tasks.submit("fails", "once")).attempts, 2)
+
+        asyncio.run(main())
+
+    def test_cancel_and_time_out(self):
+        tasks = self.open()
+        running = threading.Event()
+
+        @tasks.task("long")
+        def long(run, payload):
+            running.set()
+            while True:
+                run.check()
+                time.sleep(0.001)
+
+        waiting = tasks.submit("nobody", "x")
+
+        async def give_up():
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(waiting, 0.05)
+            self.assertTrue(waiting.cancel())
+            with self.assertRaises(TaskFailed) as caught:
+                await waiting
+            self.assertEqual(caught.exception.record.state, "cancelled")
+
+        asyncio.run(give_up())
+        with self.assertRaises(TasksError) as caught:
+            tasks.submit("nobody").wait(0.01)
+        self.assertEqual(caught.exception.code, _native.ETIMEDOUT)
+        tasks.start()
+        task = tasks.submit("long")
+        self.assertTrue(running.wait(10))
+        self.assertEqual(tasks.get(task.id).state, "running")
+        self.assertTrue(task.cancel())
+        with self.assertRaises(TaskFailed) as caught:
+            task.wait(30)
+        self.assertEqual(caught.exception.record.state, "cancelled")
+        self.assertFalse(task.cancel())
+        self.assertIsNone(tasks.get("none"))
+
+    def test_options_and_close(self):
+        tasks = self.open()
+        self.assertTrue(tasks.submit("k", id="mine").added)
+        again = tasks.submit("k", id="mine")
+        self.assertEqual((again.id, again.added), ("mine", False))
+        for wrong in ({"no_such": 1}, {"transaction": 1}):
+            with self.assertRaises(TypeError):
+                tasks.submit("k", **wrong)
+        with self.assertRaises(TypeError):
+            Tasks(self.path, no_such=1)
+        with self.assertRaises(TasksError):
+            tasks.submit("bad kind")
+        self.assertFalse(tasks.run_one("other", print))
+
+        async def closed_meanwhile():
+            waiting = asyncio.ensure_future(again)
+            await asyncio.sleep(0)
+            await asyncio.get_running_loop().run_in_executor(None, tasks.close)
+            with self.assertRaises(ValueError):
+                await waiting
+
+        asyncio.run(closed_meanwhile())
+        tasks.close()
+        with self.assertRaises(ValueError):
+            tasks.submit("k")
+        with self.open() as other:  # still there
+            seen = []
+            self.assertTrue(other.run_one("k", lambda run, payload: seen.append(run.id)))
+            self.assertEqual(seen, ["mine"])
+            self.assertEqual(other.get("mine").state, "succeeded")
+
+    def test_a_worker_fed_from_c(self):
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        library = os.environ.get("PERF_LIBRARY", "")
+        if not shutil.which("cc") or not os.path.exists(library):
+            self.skipTest("no C compiler, or PERF_LIBRARY is not a path")
+        source, program = self.path + ".c", self.path + ".out"
+        with open(source, "w") as out:
+            out.write("""#include <libperf/task.h>
+int main(int argc, char **argv)
+{
+    perf_tasks *tasks;
+    perf_tasks_options options = PERF_TASKS_OPTIONS_INIT;
+    options.location = argv[argc - 1];
+    int rc = perf_tasks_open(&options, &tasks);
+    for (int i = 0; i < 5 && !rc; i++)
+        rc = perf_tasks_submit(tasks, "count-words", "some words from C", 17, NULL, NULL);
+    return rc || perf_tasks_close(tasks, 0);
+}
+""")
+        subprocess.run(["cc", "-I", os.path.join(root, "include"), source, library, "-o", program],
+                       check=True)
+        subprocess.run([program, self.path], check=True,
+                       env=dict(os.environ, LD_LIBRARY_PATH=os.path.dirname(library)))
+        worker = subprocess.run(
+            [sys.executable, os.path.join(root, "examples/python/worker.py"), self.path],
+            capture_output=True, text=True, timeout=60)
+        self.assertEqual((worker.returncode, worker.stderr), (0, ""))
+        self.assertEqual(worker.stdout.count("4 words"), 5)
 
 
 if __name__ == "__main__":

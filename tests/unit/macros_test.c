@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * macros_test.c - PERF_CACHED, PERF_AUTO and PERF_BORROW, through a real cache and a real pool.
+ * macros_test.c - PERF_CACHED, PERF_AUTO, PERF_BORROW and PERF_TASK, through a real cache, a real
+ * pool and a real executor.
  *
  * The functions under test count how often their bodies run, so that a test
  * can tell a hit from a run.
@@ -887,4 +888,192 @@ Test(macros, any_allocation_may_fail)
             break;
     }
     end(&f);
+}
+
+/* -------------------------------------------------------------------- tasks */
+
+/* An executor of one thread, which a task holds until the gate opens. */
+struct gate {
+    perf_executor *executor;
+    pthread_mutex_t mutex;
+    pthread_cond_t opened;
+    bool open;
+};
+
+static PERF_TASK(hold, (struct gate *, gate))
+{
+    pthread_mutex_lock(&gate->mutex);
+    while (!gate->open)
+        pthread_cond_wait(&gate->opened, &gate->mutex);
+    pthread_mutex_unlock(&gate->mutex);
+    return PERF_OK;
+}
+
+static void shut(struct gate *gate)
+{
+    perf_executor_options options = PERF_EXECUTOR_OPTIONS_INIT;
+    *gate = (struct gate){.mutex = PTHREAD_MUTEX_INITIALIZER, .opened = PTHREAD_COND_INITIALIZER};
+    options.min_threads = 1;
+    cr_assert_eq(perf_executor_open(&options, &gate->executor), PERF_OK);
+    cr_assert_eq(PERF_ASYNC(gate->executor, NULL, hold, gate), PERF_OK);
+}
+
+static void let(struct gate *gate)
+{
+    pthread_mutex_lock(&gate->mutex);
+    gate->open = true;
+    pthread_cond_signal(&gate->opened);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+enum colour { BLUE = -7 };
+struct part {
+    char name[8];
+    int64_t weight;
+};
+
+PERF_TASK(look, (const char *, text), (char *, chars), (const char *const, nothing),
+          (perf_bytes, bytes), (struct part, part), (enum colour, colour), (double, number),
+          (struct part *, out))
+{
+    cr_assert_str_eq(text, "text");
+    cr_assert_null(nothing);
+    cr_assert_eq(bytes.len, 5);
+    cr_assert_eq(memcmp(bytes.data, "\0a\0b\0", 5), 0);
+    cr_assert_str_eq(part.name, "part");
+    cr_assert_eq(part.weight, INT64_MIN);
+    cr_assert_eq(colour, BLUE);
+    cr_assert_eq(number, 0.1);
+    out->weight = chars[0];
+    chars[0] = 'x'; /* its own copy */
+    return perf_run_result(run, chars, strlen(chars));
+}
+
+Test(macros, a_task_has_copies_of_its_arguments)
+{
+    struct gate gate;
+    char text[] = "text", chars[] = "chars", data[] = "\0a\0b";
+    struct part part = {"part", INT64_MIN}, out = {"", 0};
+    PERF_AUTO(perf_task) task = NULL;
+    perf_bytes bytes = {data, sizeof data}, result;
+    shut(&gate);
+    cr_assert_eq(
+        PERF_ASYNC(gate.executor, &task, look, text, chars, NULL, bytes, part, BLUE, 0.1, &out),
+        PERF_OK);
+    memset(text, '?', sizeof text - 1);
+    memset(chars, '?', sizeof chars - 1);
+    memset(data, '?', sizeof data);
+    memset(&part, '?', sizeof part);
+    let(&gate);
+    cr_assert_eq(perf_task_wait(task, 10000, &result), PERF_OK);
+    cr_assert_eq(result.len, 5);
+    cr_assert_eq(memcmp(result.data, "xhars", 5), 0);
+    cr_assert_eq(out.weight, 'c');
+    cr_assert_str_eq(chars, "?????");
+    cr_assert_eq(perf_executor_close(gate.executor, -1), PERF_OK);
+}
+
+static _Atomic int ticks;
+
+static PERF_TASK(tick)
+{
+    ticks++;
+    return perf_run_cancelled(run);
+}
+
+static PERF_TASK(twice, (int, value), (int *, out))
+{
+    *out = 2 * value;
+    return value < 0 ? perf_run_fail(run, PERF_EINVAL, "value is negative") : PERF_OK;
+}
+
+static PERF_TASK(four_times, (int, value), (int *, out))
+{
+    int rc = twice(run, value, out); /* the body is a function like any other */
+    return rc ? rc : twice(run, *out, out);
+}
+
+Test(macros, a_task_without_arguments_and_one_inside_another)
+{
+    perf_executor *executor;
+    PERF_AUTO(perf_task) first = NULL;
+    PERF_AUTO(perf_task) second = NULL;
+    int out = 0, bad = 0;
+    ticks = 0;
+    cr_assert_eq(perf_executor_open(NULL, &executor), PERF_OK);
+    cr_assert_eq(PERF_ASYNC(executor, NULL, tick), PERF_OK);
+    cr_assert_eq(PERF_ASYNC(executor, NULL, tick), PERF_OK);
+    cr_assert_eq(PERF_ASYNC(executor, &first, four_times, 10, &out), PERF_OK);
+    cr_assert_eq(PERF_ASYNC(executor, &second, four_times, -1, &bad), PERF_OK);
+    cr_assert_eq(perf_task_wait(first, 10000, NULL), PERF_OK);
+    cr_assert_eq(out, 40);
+    cr_assert_eq(perf_task_wait(second, 10000, NULL), PERF_EINVAL);
+    cr_assert_str_eq(perf_task_error(second), "value is negative");
+    cr_assert_eq(perf_executor_drain(executor, 10000), PERF_OK);
+    cr_assert_eq(ticks, 2);
+    cr_assert_eq(perf_executor_close(executor, -1), PERF_OK);
+}
+
+static void never(void *arg)
+{
+    (void)arg;
+    cr_assert(false, "the options' free_arg was called");
+}
+
+Test(macros, a_task_takes_options)
+{
+    struct gate gate;
+    perf_task_options options = PERF_TASK_OPTIONS_INIT, bad = PERF_TASK_OPTIONS_INIT;
+    PERF_AUTO(perf_task_group) group = NULL;
+    PERF_AUTO(perf_task) task = NULL;
+    int out[3] = {0};
+    shut(&gate);
+    cr_assert_eq(perf_task_group_open(gate.executor, &group), PERF_OK);
+    options.group = group;
+    options.free_arg = never;
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(twice_submit(gate.executor, &options, i == 2 ? &task : NULL, i, &out[i]),
+                     PERF_OK);
+    cr_assert_eq(perf_task_cancel(task), PERF_OK); /* and its block is freed */
+    let(&gate);
+    cr_assert_eq(perf_task_group_wait(group, 10000), PERF_ECANCELED);
+    cr_assert_eq(out[1], 2);
+    cr_assert_eq(out[2], 0);
+    bad.struct_size = 0;
+    cr_assert_eq(twice_submit(gate.executor, &bad, NULL, 1, out), PERF_EINVAL);
+    cr_assert(strstr(perf_last_error(), "struct_size"));
+    bad.struct_size = sizeof bad;
+    bad.priority = 7;
+    cr_assert_eq(twice_submit(gate.executor, &bad, NULL, 1, out), PERF_EINVAL);
+    cr_assert_eq(twice_submit(NULL, NULL, NULL, 1, out), PERF_EINVAL);
+    cr_assert_eq(perf_executor_close(gate.executor, -1), PERF_OK);
+}
+
+static PERF_TASK(weigh, (perf_bytes, a), (const char *, b), (perf_bytes, c))
+{
+    size_t sum = a.len + (b ? strlen(b) : 0) + c.len;
+    return perf_run_result(run, &sum, sizeof sum);
+}
+
+Test(macros, what_a_task_copies_is_bounded)
+{
+    enum { MIB = 1 << 20 };
+    perf_executor *executor;
+    PERF_AUTO(perf_task) task = NULL;
+    char *data = malloc(MIB + 1);
+    perf_bytes none = {NULL, 0}, most = {data, MIB - 4}, huge = {data, SIZE_MAX}, result;
+    size_t sum;
+    memset(data, 'x', MIB + 1);
+    cr_assert_eq(perf_executor_open(NULL, &executor), PERF_OK);
+    cr_assert_eq(PERF_ASYNC(executor, &task, weigh, most, "abc", none), PERF_OK);
+    cr_assert_eq(perf_task_wait(task, 10000, &result), PERF_OK);
+    memcpy(&sum, result.data, sizeof sum);
+    cr_assert_eq(sum, MIB - 1);
+    cr_assert_eq(PERF_ASYNC(executor, NULL, weigh, most, "abcd", none), PERF_ETOOBIG);
+    cr_assert_eq(PERF_ASYNC(executor, NULL, weigh, huge, NULL, none), PERF_ETOOBIG);
+    cr_assert_eq(PERF_ASYNC(executor, NULL, weigh, huge, "abc", huge), PERF_ETOOBIG); /* no wrap */
+    data[MIB] = 0;
+    cr_assert_eq(PERF_ASYNC(executor, NULL, weigh, none, data, none), PERF_ETOOBIG);
+    cr_assert_eq(perf_executor_close(executor, -1), PERF_OK);
+    free(data);
 }
