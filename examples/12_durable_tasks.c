@@ -28,11 +28,13 @@ static void sleep_ms(long ms)
 static int write_report(perf_run *run, void *ctx)
 {
     int *left = ctx; /* how many until the accident; NULL: there is none */
-    perf_bytes course = perf_run_payload(run);
+    perf_bytes course;
     char text[64];
+    int rc = perf_run_payload(run, &course);
+    if (rc)
+        return rc;
     for (int page = 1; page <= 5; page++) {
-        int rc = perf_run_cancelled(run);
-        if (rc)
+        if ((rc = perf_run_cancelled(run)))
             return rc;
         perf_run_progress(run, page / 5.0, "writing");
         sleep_ms(2);

@@ -88,7 +88,7 @@ const calls = {
     claim: lib.func('int perf_tasks_claim(perf_tasks *tasks, const char *kind, ' +
         'int64_t timeout_ms, _Out_ perf_run **run)'),
     end: lib.func('int perf_run_end(perf_run *run, int status)'),
-    payload: lib.func('perf_bytes perf_run_payload(perf_run *run)'),
+    payload: lib.func('int perf_run_payload(perf_run *run, _Out_ perf_bytes *payload)'),
     id: lib.func('const char *perf_run_id(perf_run *run)'),
     user: lib.func('const char *perf_run_user(perf_run *run)'),
     attempt: lib.func('int64_t perf_run_attempt(perf_run *run)'),
@@ -313,7 +313,9 @@ class Tasks {
     async #run(handle, fn) {
         let status;
         try {
-            const result = await fn(new Run(handle), fromBytes(calls.payload(handle)));
+            const payload = {};
+            calls.payload(handle, payload);
+            const result = await fn(new Run(handle), fromBytes(payload));
             const data = toBytes(result);
             status = data.length ? calls.result(handle, data, data.length) : OK;
         } catch (error) {

@@ -219,8 +219,9 @@ PERF_API int perf_run_result(perf_run *run, const void *data, size_t len);
  *  function can end in `return perf_run_fail(run, PERF_EIO, "no disk")`. Since 1.0. */
 PERF_API int perf_run_fail(perf_run *run, int status, const char *why);
 
-/** What a chain's earlier task gave as its result; valid during the run. Since 1.0. */
-PERF_API perf_bytes perf_run_input(const perf_run *run);
+/** *input: what a chain's earlier task gave as its result; valid during the run. PERF_MISS: there
+ * is no earlier task. Since 1.0. */
+PERF_API int perf_run_input(const perf_run *run, perf_bytes *input);
 
 /* ----------------------------------------------------------------- progress */
 

@@ -1052,14 +1052,16 @@ class run
     /// In a task of task::then: the result of the one before.
     std::string_view input() const noexcept
     {
-        return view(perf_run_input(handle_));
+        perf_bytes input = {nullptr, 0};
+        return perf_run_input(handle_, &input) == PERF_OK ? view(input) : std::string_view();
     }
 
     // Of durable tasks. Valid during the run.
 
     std::string_view payload() const noexcept
     {
-        return view(perf_run_payload(handle_));
+        perf_bytes payload = {nullptr, 0};
+        return perf_run_payload(handle_, &payload) == PERF_OK ? view(payload) : std::string_view();
     }
     const char *id() const noexcept
     {

@@ -213,8 +213,8 @@ PERF_API int perf_tasks_submit_many(perf_tasks *tasks, perf_submission *submissi
 /* ------------------------------------------------------------ inside a task */
 /* Besides perf_run_cancelled, _progress, _count, _result and _fail of executor.h. */
 
-/** The payload, valid during the run. Since 1.0. */
-PERF_API perf_bytes perf_run_payload(const perf_run *run);
+/** *payload: the payload, valid during the run. PERF_EINVAL: it is no durable task's. Since 1.0. */
+PERF_API int perf_run_payload(const perf_run *run, perf_bytes *payload);
 
 /** The task's id, kind, user; valid during the run. "" in an executor's task. Since 1.0. */
 PERF_API const char *perf_run_id(const perf_run *run);

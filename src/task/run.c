@@ -112,11 +112,18 @@ int perf_run_fail(perf_run *run, int status, const char *why)
     return status;
 }
 
-perf_bytes perf_run_input(const perf_run *run)
+int perf_run_input(const perf_run *run, perf_bytes *input)
 {
-    const perf_task *previous = run ? run->task->previous : NULL;
-    return previous ? (perf_bytes){previous->run.result, previous->run.result_len}
-                    : (perf_bytes){NULL, 0};
+    int rc;
+    if ((rc = check(run)))
+        return rc;
+    if (!input)
+        return perf__fail(PERF_EINVAL, "input is NULL; give a place for it");
+    const perf_task *previous = run->task->previous;
+    if (!previous)
+        return PERF_MISS;
+    *input = (perf_bytes){previous->run.result, previous->run.result_len};
+    return PERF_OK;
 }
 
 /* ------------------------------------------------------------------ progress */

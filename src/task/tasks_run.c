@@ -232,10 +232,16 @@ int perf_run_end(perf_run *run, int status)
 
 /* --------------------------------------------------------------- inside a task */
 
-perf_bytes perf_run_payload(const perf_run *run)
+int perf_run_payload(const perf_run *run, perf_bytes *payload)
 {
     const struct perf__claim *c = run ? perf__run_claim(run) : NULL;
-    return c ? c->task->payload : (perf_bytes){NULL, 0};
+    if (!payload)
+        return perf__fail(PERF_EINVAL, "payload is NULL; give a place for it");
+    if (!c)
+        return perf__fail(PERF_EINVAL, "the run is not that of a durable task; call this in a "
+                                       "handler of perf_tasks_handle, or after perf_tasks_claim");
+    *payload = c->task->payload;
+    return PERF_OK;
 }
 
 const char *perf_run_id(const perf_run *run)

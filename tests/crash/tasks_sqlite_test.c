@@ -52,8 +52,8 @@ static int journaled(perf_run *run, void *ctx)
     (void)ctx;
     long long attempt = (long long)perf_run_attempt(run);
     note('B', perf_run_id(run), attempt);
-    perf_bytes payload = perf_run_payload(run);
-    if (payload.len != strlen(perf_run_id(run)) ||
+    perf_bytes payload;
+    if (perf_run_payload(run, &payload) || payload.len != strlen(perf_run_id(run)) ||
         memcmp(payload.data, perf_run_id(run), payload.len) != 0)
         _exit(21);
     if (perf__hash_random_key().k0 % 8 == 0)

@@ -70,8 +70,9 @@ static inline int obey(perf_run *run, void *ctx)
 {
     struct works *w = ctx;
     works_enter(w);
-    perf_bytes p = perf_run_payload(run);
-    int rc = perf_run_result(run, p.data, p.len);
+    perf_bytes p;
+    int rc = perf_run_payload(run, &p);
+    rc = rc ? rc : perf_run_result(run, p.data, p.len);
     if (atomic_load(&w->fail_times) > 0) {
         atomic_fetch_sub(&w->fail_times, 1);
         rc = perf_run_fail(run, atomic_load(&w->fail_with), "as told");

@@ -460,7 +460,9 @@ Test(task_task, groups, .timeout = 60)
 
 static int append(perf_run *run, void *arg)
 {
-    perf_bytes in = perf_run_input(run);
+    perf_bytes in = {"", 0};
+    int rc = perf_run_input(run, &in);
+    cr_assert(rc == PERF_OK || rc == PERF_MISS);
     char text[64];
     int n = snprintf(text, sizeof text, "%.*s%s", (int)in.len, (const char *)in.data,
                      (const char *)arg);

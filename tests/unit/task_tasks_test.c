@@ -737,7 +737,10 @@ BOTH(tasks_can_be_pulled)
     cr_assert_str_eq(perf_run_user(run), "u");
     cr_assert_eq(perf_run_version(run), 4);
     cr_assert_eq(perf_run_attempt(run), 1);
-    cr_assert_eq(perf_run_payload(run).len, 4);
+    perf_bytes payload;
+    OK(perf_run_payload(run, &payload));
+    cr_assert(payload.len == 4 && !memcmp(payload.data, "load", 4));
+    FAILS(perf_run_payload(run, NULL), PERF_EINVAL, "payload");
     OK(perf_run_cancelled(run));
     OK(perf_run_progress(run, 0.5, "half\nway"));
     test_host_advance(&w.th, 3001); /* a beat takes it along */
@@ -764,7 +767,7 @@ BOTH(tasks_can_be_pulled)
     OK(perf_run_end(run, PERF_ECANCELED));
     ends_as(&w, id.text, PERF_TASK_CANCELLED);
     FAILS(perf_run_end(NULL, 0), PERF_EINVAL, "perf_tasks_claim");
-    cr_assert_eq(perf_run_payload(NULL).len, 0);
+    FAILS(perf_run_payload(NULL, &payload), PERF_EINVAL, "durable");
     FAILS(perf_run_snooze(NULL, 1), PERF_EINVAL, "durable");
     works_close(&w);
 }

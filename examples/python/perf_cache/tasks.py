@@ -100,7 +100,7 @@ _declare("perf_tasks_cancel", c_int, c_void_p, c_char_p)
 _declare("perf_tasks_redrive", c_int, c_void_p, c_char_p)
 _declare("perf_tasks_claim", c_int, c_void_p, c_char_p, c_int64, ctypes.POINTER(c_void_p))
 _declare("perf_run_end", c_int, c_void_p, c_int)
-_declare("perf_run_payload", _Bytes, c_void_p)
+_declare("perf_run_payload", c_int, c_void_p, ctypes.POINTER(_Bytes))
 _declare("perf_run_id", c_char_p, c_void_p)
 _declare("perf_run_user", c_char_p, c_void_p)
 _declare("perf_run_attempt", c_int64, c_void_p)
@@ -312,7 +312,9 @@ class Tasks:
     def _run(handle, function):
         """The status of the run. Whatever is raised is the task's failure."""
         try:
-            result = function(Run(handle), _bytes(lib.perf_run_payload(handle)))
+            payload = _Bytes()
+            lib.perf_run_payload(handle, ctypes.byref(payload))
+            result = function(Run(handle), _bytes(payload))
             if inspect.iscoroutine(result):
                 result = asyncio.run(result)
             if result is not None:
