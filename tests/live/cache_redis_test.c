@@ -86,16 +86,18 @@ static int64_t until_has(perf_cache *cache, const char *key, const char *value)
     return now_us() - begun;
 }
 
-/* Until what this cache holds in memory stays there: it hears, and the first gap is closed. */
+/* Until what this cache holds in memory stays there: it hears, and the first gap is closed. Before
+ * that a value may be missed, for repairs and gaps drop more than they must; never another one. */
 static void until_hears(perf_cache *cache)
 {
     perf_cache_stats before = PERF_CACHE_STATS_INIT, after = PERF_CACHE_STATS_INIT;
-    int calm = 0;
+    int calm = 0, rc;
     for (int i = 0; i < 10000 && calm < 300; i++, sleep_us(1000)) {
         perf_cache_get_stats(cache, NULL, &before);
         cr_assert_eq(set(cache, "probe", "x"), PERF_OK, "%s", perf_last_error());
         sleep_us(100);
-        cr_assert(has(cache, "probe", "x"));
+        const char *got = get(cache, "probe", &rc);
+        cr_assert(rc || !strcmp(got, "x"), "%s", got);
         perf_cache_get_stats(cache, NULL, &after);
         calm = after.memory_hits > before.memory_hits ? calm + 1 : 0;
     }

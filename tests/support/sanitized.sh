@@ -26,6 +26,7 @@ check() { # program
     local log
     log=$logs/$(basename "$1")
     if ! run "$1" >"$log" 2>&1 || grep -qE 'SUMMARY: .*Sanitizer|WARNING: ThreadSanitizer' "$log"; then
+        grep -E -B 3 '^FAILED: |\[(FAIL|CRASH)\]|Assertion Failed' "$log" | head -n 40
         grep -vE '^\[(PASS|RUN )' "$log" | tail -n 60
         echo "FAILED $kind: $1"
         return 1
