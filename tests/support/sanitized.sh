@@ -33,18 +33,22 @@ check() { # program
     fi
 }
 
-# ThreadSanitizer's runners are one thread each most of the time: the last one, whose tests wait
-# for servers, goes on beside the others.
-beside=
-if [ "$kind" = tsan ] && [ $# -gt 1 ]; then
-    check "${*: -1}" &
-    beside=$!
-    set -- "${@:1:$#-1}"
-fi
-failed=0
-for program in "$@"; do
-    check "$program" || { failed=1; break; }
+# Two at a time, the last one first: its tests wait for servers most of the time. ASan's runners
+# are two processes each already.
+at_once=2
+[ "$kind" != asan ] || at_once=1
+failed=0 running=0
+for ((i = $#; i > 0; i--)); do
+    if [ "$running" -ge "$at_once" ]; then
+        wait -n || failed=1
+        running=$((running - 1))
+    fi
+    check "${!i}" &
+    running=$((running + 1))
 done
-[ -z "$beside" ] || wait "$beside" || failed=1
+while [ "$running" -gt 0 ]; do
+    wait -n || failed=1
+    running=$((running - 1))
+done
 [ "$failed" -eq 0 ] || exit 1
 echo "ok $kind: $(find "$logs" -type f | wc -l) programs clean"
