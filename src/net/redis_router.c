@@ -406,9 +406,10 @@ static int begin(struct perf__redis_router *router, struct perf__redis_trip *tri
 int perf__redis_router_start(perf_redis *redis, struct perf__redis_trip *trip)
 {
     struct perf__redis_router *router = redis->route_data;
+    bool waits = !trip->op.done; /* one that does not may be over, and freed, when begin returns */
     atomic_fetch_add(&router->inside, 1);
     int rc = begin(router, trip);
-    if (rc || trip->op.done) /* else the call is inside until it has waited */
+    if (rc || !waits) /* else the call is inside until it has waited */
         perf__redis_router_leave(router);
     return rc;
 }
