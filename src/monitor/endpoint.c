@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * endpoint.c - where a request is counted: by the names of its endpoint and
+ * method.
+ *
+ * A thread remembers where the last names led it, by a cheap hash of them, and
+ * compares them whole; only what it does not remember is looked up under the
+ * monitor's mutex. Endpoints are never taken away. Any thread.
+ */
+#include <string.h>
+
+#include "../base/status.h"
+#include "monitor_impl.h"
+
+#define OTHER "_other"
+
+/* ------------------------------------------------------------------ names and keys */
+
+struct names {
+    size_t endpoint_len, method_len;
+    char key[ENDPOINT_MAX + 1 + METHOD_MAX + 1];
+};
+
+/* Both with a zero byte behind them; too long ones are cut. */
+static void names_of(struct names *n, const char *endpoint, const char *method)
+{
+    n->endpoint_len = strnlen(endpoint, ENDPOINT_MAX);
+    n->method_len = strnlen(method, METHOD_MAX);
+    memcpy(n->key, endpoint, n->endpoint_len);
+    n->key[n->endpoint_len] = 0;
+    memcpy(n->key + n->endpoint_len + 1, method, n->method_len);
+    n->key[n->endpoint_len + 1 + n->method_len] = 0;
+}
+
+static uint32_t key_len(const struct names *n)
+{
+    return (uint32_t)(n->endpoint_len + n->method_len + 2);
+}
+
+/* ------------------------------------------------------------------------- making */
+
+void perf__endpoint_free(perf_monitor *monitor, struct perf__endpoint *e)
+{
+    if (!e)
+        return;
+    perf__window_free(monitor, e);
+    perf__slowest_destroy(monitor, &e->slowest);
+    perf__counters_destroy(&e->counts);
+    perf__free(&monitor->host.allocator, e);
+}
+
+static int latency_of(perf_monitor *monitor, struct perf__endpoint *e)
+{
+    perf_metric_options o = PERF_METRIC_OPTIONS_INIT;
+    o.name = "http_server_request_duration";
+    o.help = "Time from the begin of a request to its end.";
+    o.unit = "seconds";
+    o.labels = "endpoint,method";
+    o.scale = 1e-9;
+    o.max_series = monitor->max_endpoints + 1;
+    return perf_metrics_histogram(monitor->metrics, &o,
+                                  (const char *[]){e->key, perf__endpoint_method(e)}, &e->latency);
+}
+
+/* Under the mutex. */
+static struct perf__endpoint *make(perf_monitor *monitor, const struct names *n)
+{
+    const perf_allocator *uthash_allocator = &monitor->host.allocator;
+    struct perf__hash_key uthash_secret = monitor->secret;
+    bool uthash_oom = false, counted = false, locked = false;
+    struct perf__endpoint *e = perf__calloc(uthash_allocator, 1, sizeof *e + key_len(n));
+    if (!e)
+        return NULL;
+    e->key_len = key_len(n);
+    e->method_at = (uint32_t)n->endpoint_len + 1;
+    memcpy(e->key, n->key, e->key_len);
+    atomic_init(&e->apdex_ms, monitor->apdex_ms);
+    atomic_init(&e->error_status, monitor->error_status);
+    if (monitor->count == monitor->room) {
+        size_t room = monitor->room ? 2 * monitor->room : 16;
+        void *all = perf__realloc(uthash_allocator, monitor->all, room * sizeof *monitor->all);
+        if (!all)
+            goto fail;
+        monitor->all = all;
+        monitor->room = room;
+    }
+    if (perf__counters_init(&e->counts, uthash_allocator, COUNTS))
+        goto fail;
+    counted = true;
+    if (perf__slowest_init(&e->slowest))
+        goto fail;
+    locked = true;
+    if (latency_of(monitor, e))
+        goto fail;
+    HASH_ADD_KEYPTR(hh, monitor->by_key, e->key, e->key_len, e);
+    if (uthash_oom)
+        goto fail;
+    monitor->all[monitor->count++] = e;
+    return e;
+fail:
+    if (locked)
+        perf__slowest_destroy(monitor, &e->slowest);
+    if (counted)
+        perf__counters_destroy(&e->counts);
+    perf__free(uthash_allocator, e);
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------ finding */
+
+/* Under the mutex. */
+static struct perf__endpoint *find(perf_monitor *monitor, const struct names *n)
+{
+    struct perf__hash_key uthash_secret = monitor->secret;
+    struct perf__endpoint *e;
+    HASH_FIND(hh, monitor->by_key, n->key, key_len(n), e);
+    return e;
+}
+
+struct perf__endpoint *perf__endpoint_known(perf_monitor *monitor, const char *endpoint,
+                                            const char *method)
+{
+    struct names n;
+    names_of(&n, endpoint, method);
+    return find(monitor, &n);
+}
+
+struct perf__endpoint *perf__endpoint_make(perf_monitor *monitor, const char *endpoint,
+                                           const char *method, bool *full)
+{
+    struct names n;
+    names_of(&n, endpoint, method);
+    struct perf__endpoint *e = find(monitor, &n);
+    *full = !e && monitor->count >= monitor->max_endpoints;
+    return e || *full ? e : make(monitor, &n);
+}
+
+/* Cheap, and not secret: names that meet here cost a look-up, which is kept from meeting. */
+static size_t place_of(const char *endpoint, size_t len, const char *method)
+{
+    uint64_t head = 0, tail = 0, verb = 0;
+    size_t part = len < 8 ? len : 8, method_len = strnlen(method, 4);
+    memcpy(&head, endpoint, part);
+    memcpy(&tail, endpoint + len - part, part);
+    memcpy(&verb, method, method_len);
+    return perf__mix64(head ^ tail * 0x9e3779b97f4a7c15u ^ verb << 24 ^ len << 56) % NEAR;
+}
+
+static struct perf__endpoint *find_slow(perf_monitor *monitor, const char *endpoint,
+                                        const char *method)
+{
+    bool full;
+    pthread_mutex_lock(&monitor->mutex);
+    struct perf__endpoint *e = perf__endpoint_make(monitor, endpoint, method, &full);
+    if (full && !monitor->other) {
+        struct names n;
+        names_of(&n, OTHER, "");
+        monitor->other = make(monitor, &n);
+    }
+    if (full)
+        e = monitor->other;
+    pthread_mutex_unlock(&monitor->mutex);
+    return e;
+}
+
+struct perf__endpoint *perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint,
+                                           const char *method)
+{
+    struct perf__lane *lane = &monitor->lanes[slot];
+    if (!slot)
+        return find_slow(monitor, endpoint, method);
+    size_t len = strnlen(endpoint, ENDPOINT_MAX);
+    size_t place = place_of(endpoint, len, method);
+    struct perf__endpoint *e = NULL;
+    if (lane->near)
+        e = lane->near[place];
+    else
+        lane->near = perf__calloc(&monitor->host.allocator, NEAR, sizeof *lane->near);
+    if (e && e->method_at == len + 1 && !memcmp(e->key, endpoint, len) &&
+        !strncmp(e->key + len + 1, method, METHOD_MAX))
+        return e;
+    e = find_slow(monitor, endpoint, method);
+    if (e && lane->near && e != monitor->other)
+        lane->near[place] = e;
+    return e;
+}
+
+uint64_t perf__endpoint_in_flight(const struct perf__endpoint *e)
+{
+    uint64_t over = perf__counters_sum(&e->counts, COUNT_DISCARDED);
+    for (uint32_t i = COUNT_ENDED; i < COUNTS; i++)
+        over += perf__counters_sum(&e->counts, i);
+    uint64_t begun = perf__counters_sum(&e->counts, COUNT_BEGUN); /* last: over is never more */
+    return begun > over ? begun - over : 0;
+}
