@@ -6,26 +6,11 @@
 
 #include "../base/alloc.h"
 #include "../base/status.h"
+#include "lines.h"
 
-enum { LINE = 64 };
-
-/* A row fills whole cache lines of its own: the block keeps a line of slack in front. */
-static _Atomic uint64_t *row_new(struct perf__counters *set)
+static perf__cell *row_new(struct perf__counters *set)
 {
-    size_t bytes = ((size_t)set->count * sizeof(uint64_t) + LINE - 1) / LINE * LINE;
-    char *block = perf__calloc(set->allocator, 1, bytes + 2 * LINE);
-    if (!block)
-        return NULL;
-    char *row = (char *)(((uintptr_t)block + 2 * LINE - 1) / LINE * LINE);
-    memcpy(row - sizeof(void *), &block, sizeof(void *));
-    return (_Atomic uint64_t *)row;
-}
-
-static void row_free(struct perf__counters *set, _Atomic uint64_t *row)
-{
-    void *block;
-    memcpy(&block, (char *)row - sizeof(void *), sizeof(void *));
-    perf__free(set->allocator, block);
+    return perf__lines_new(set->allocator, set->count * sizeof(uint64_t));
 }
 
 int perf__counters_init(struct perf__counters *set, const perf_allocator *allocator, uint32_t count)
@@ -33,39 +18,34 @@ int perf__counters_init(struct perf__counters *set, const perf_allocator *alloca
     memset(set, 0, sizeof *set);
     set->allocator = allocator;
     set->count = count;
-    _Atomic uint64_t *shared = row_new(set);
-    if (!shared)
-        return perf__fail_nomem("counters");
-    atomic_store(&set->rows[0], shared);
-    return PERF_OK;
+    set->shared = row_new(set);
+    return set->shared ? PERF_OK : perf__fail_nomem("counters");
 }
 
 void perf__counters_destroy(struct perf__counters *set)
 {
-    for (int i = 0; i < PERF__THREAD_SLOTS; i++) {
-        _Atomic uint64_t *row = atomic_load(&set->rows[i]);
-        if (row)
-            row_free(set, row);
-    }
+    for (int i = 1; i < PERF__THREAD_SLOTS; i++)
+        perf__lines_free(set->allocator, atomic_load(&set->rows[i]));
+    perf__lines_free(set->allocator, set->shared);
     memset(set, 0, sizeof *set);
 }
 
 void perf__counters_add_slow(struct perf__counters *set, uint32_t index, uint64_t n)
 {
     int slot = perf__thread_slot();
-    _Atomic uint64_t *row = slot ? row_new(set) : NULL;
+    perf__cell *row = slot ? row_new(set) : NULL;
     if (row)
         atomic_store_explicit(&set->rows[slot], row, memory_order_release);
     else /* no number or no memory for a row: share */
-        row = atomic_load_explicit(&set->rows[0], memory_order_relaxed);
+        row = set->shared;
     atomic_fetch_add_explicit(&row[index], n, memory_order_relaxed);
 }
 
 uint64_t perf__counters_sum(const struct perf__counters *set, uint32_t index)
 {
-    uint64_t sum = 0;
-    for (int i = 0; i < PERF__THREAD_SLOTS; i++) {
-        _Atomic uint64_t *row = atomic_load_explicit(&set->rows[i], memory_order_acquire);
+    uint64_t sum = atomic_load_explicit(&set->shared[index], memory_order_relaxed);
+    for (int i = 1; i < PERF__THREAD_SLOTS; i++) {
+        perf__cell *row = atomic_load_explicit(&set->rows[i], memory_order_acquire);
         if (row)
             sum += atomic_load_explicit(&row[index], memory_order_relaxed);
     }

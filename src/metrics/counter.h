@@ -4,8 +4,8 @@
  *
  * A perf__counters is a set of counters that belong together. Every numbered
  * thread adds to a row of its own with a plain store; reading sums the rows.
- * Threads without a number share row 0 with atomic adds. Sums are exact once
- * the adding threads have been synchronised with. Any thread.
+ * Threads without a number, or without memory for a row, share one by atomic adds. Sums are exact
+ * once the adding threads have been synchronised with. Any thread.
  */
 #ifndef PERF_METRICS_COUNTER_H
 #define PERF_METRICS_COUNTER_H
@@ -14,10 +14,14 @@
 
 #include "../base/thread.h"
 
+typedef _Atomic uint64_t perf__cell;
+
 struct perf__counters {
     const perf_allocator *allocator;
-    uint32_t count; /* counters in the set */
-    _Atomic(_Atomic uint64_t *) rows[PERF__THREAD_SLOTS];
+    uint32_t count;     /* counters in the set */
+    perf__cell *shared; /* there from the start, so that no count is ever lost */
+    /* That of thread 0 stays NULL: whoever has no row of its own finds out by one test. */
+    _Atomic(perf__cell *) rows[PERF__THREAD_SLOTS];
 };
 
 /* PERF_OK or PERF_ENOMEM. allocator outlives the set. */
@@ -32,8 +36,8 @@ void perf__counters_add_slow(struct perf__counters *set, uint32_t index, uint64_
 static inline void perf__counters_add_at(struct perf__counters *set, int slot, uint32_t index,
                                          uint64_t n)
 {
-    _Atomic uint64_t *row = atomic_load_explicit(&set->rows[slot], memory_order_acquire);
-    if (__builtin_expect(slot == 0 || !row, 0)) {
+    perf__cell *row = atomic_load_explicit(&set->rows[slot], memory_order_acquire);
+    if (__builtin_expect(!row, 0)) {
         perf__counters_add_slow(set, index, n);
         return;
     }

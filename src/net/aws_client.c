@@ -226,8 +226,7 @@ static void free_client(perf_aws *aws)
         perf__aws_http_unshare();
     if (aws->counters.allocator)
         perf__counters_destroy(&aws->counters);
-    if (aws->latency.buckets.allocator)
-        perf__histogram_destroy(&aws->latency);
+    perf__histogram_destroy(&aws->latency);
     perf_allocator allocator = aws->host.allocator;
     perf__free(&allocator, aws);
 }

@@ -159,10 +159,8 @@ static void free_pool(perf_pool *pool)
     }
     if (pool->done_fd >= 0)
         close(pool->done_fd);
-    if (pool->waits.buckets.allocator)
-        perf__histogram_destroy(&pool->waits);
-    if (pool->opens.buckets.allocator)
-        perf__histogram_destroy(&pool->opens);
+    perf__histogram_destroy(&pool->waits);
+    perf__histogram_destroy(&pool->opens);
     perf__pool_destroy(pool);
 }
 

@@ -176,10 +176,8 @@ static void free_tasks(perf_tasks *t)
     perf__free(&a, t->handlers);
     if (t->counters.allocator)
         perf__counters_destroy(&t->counters);
-    if (t->runs.buckets.allocator)
-        perf__histogram_destroy(&t->runs);
-    if (t->waits.buckets.allocator)
-        perf__histogram_destroy(&t->waits);
+    perf__histogram_destroy(&t->runs);
+    perf__histogram_destroy(&t->waits);
     perf__free(&a, t->queue_names);
     perf__free(&a, t);
 }
