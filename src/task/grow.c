@@ -130,6 +130,7 @@ void perf__grow_watch(perf_executor *e)
 {
     if (atomic_load_explicit(&e->max_threads, memory_order_relaxed) <=
             atomic_load_explicit(&e->min_threads, memory_order_relaxed) ||
+        atomic_load_explicit(&e->saturated, memory_order_relaxed) ||
         atomic_exchange(&e->saturated, true))
         return;
     pthread_mutex_lock(&e->mutex);
@@ -168,7 +169,13 @@ bool perf__grow_tick(perf_executor *e)
         perf__grow(e, wanted(e)); /* one more; a system without threads to give is asked again */
     e->tick_tail = tail;
     e->tick_done = done;
-    if (!busy)
-        atomic_store(&e->saturated, false);
+    if (busy)
+        return true;
+    /* Who puts an item first writes it and then reads this flag; so it is the other way here. */
+    atomic_store(&e->saturated, false);
+    look(e, &tail, &head, &own, &done);
+    busy = !atomic_load(&e->sleepers) && (head < tail || own);
+    if (busy)
+        atomic_store(&e->saturated, true);
     return busy;
 }

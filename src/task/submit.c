@@ -81,11 +81,14 @@ void perf__submit_notify(perf_executor *e)
 {
     atomic_thread_fence(memory_order_seq_cst); /* see worker.c */
     perf__worker_wake(e);
-    if (!atomic_load_explicit(&e->sleepers, memory_order_relaxed) &&
-        !atomic_load_explicit(&e->searching, memory_order_relaxed) &&
-        atomic_load_explicit(&e->threads, memory_order_relaxed) <
-            atomic_load_explicit(&e->min_threads, memory_order_relaxed))
+    if (atomic_load_explicit(&e->sleepers, memory_order_relaxed) ||
+        atomic_load_explicit(&e->searching, memory_order_relaxed))
+        return;
+    if (atomic_load_explicit(&e->threads, memory_order_relaxed) <
+        atomic_load_explicit(&e->min_threads, memory_order_relaxed))
         perf__grow(e, atomic_load(&e->min_threads)); /* without one more it goes on as it is */
+    else
+        perf__grow_watch(e);
 }
 
 int perf__submit(perf_executor *e, int priority, struct perf__item item, bool force)

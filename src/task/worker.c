@@ -207,12 +207,8 @@ static void stop_searching(struct perf__worker *w)
 {
     perf_executor *e = w->executor;
     w->searching = false;
-    if (atomic_fetch_sub(&e->searching, 1) == 1) {
-        if (anything(e))
-            perf__submit_notify(e);
-        if (!atomic_load_explicit(&e->sleepers, memory_order_relaxed))
-            perf__grow_watch(e);
-    }
+    if (atomic_fetch_sub(&e->searching, 1) == 1 && anything(e))
+        perf__submit_notify(e);
 }
 
 static void tell_drainers(perf_executor *e)
@@ -238,7 +234,9 @@ static bool sleep_here(struct perf__worker *w)
     while (!take_token(e)) {
         if (atomic_load(&e->state) == PERF__STOPPING || anything(e)) {
             atomic_fetch_sub(&e->sleepers, 1);
-            w->searching = take_token(e);
+            if (!take_token(e)) /* nobody has counted it as searching */
+                atomic_fetch_add(&e->searching, 1);
+            w->searching = true; /* so that it looks for others when it has found something */
             return true;
         }
         if (idle_ns) { /* no sleeper any more when it is decided, so that nobody counts on it */

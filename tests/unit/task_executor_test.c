@@ -264,6 +264,25 @@ Test(task_executor, grows_while_tasks_wait_and_shrinks_when_idle, .timeout = 60)
     cr_assert_eq(atomic_load(&ran), 4);
 }
 
+Test(task_executor, grows_for_what_comes_while_all_are_busy, .timeout = 60)
+{
+    begin();
+    perf_executor_options o = PERF_EXECUTOR_OPTIONS_INIT;
+    perf_executor *e;
+    o.min_threads = 1;
+    o.max_threads = 3;
+    o.grow_after_ms = 5;
+    OK(perf_executor_open(&o, &e));
+    for (int i = 1; i <= 3; i++) {
+        OK(perf_executor_post(e, wait_at_door, NULL));
+        until(&behind, i);
+        usleep(20000); /* nothing has waited for some ticks when the next one comes */
+    }
+    door(true);
+    OK(perf_executor_close(e, 5000));
+    cr_assert_eq(atomic_load(&ran), 3);
+}
+
 Test(task_executor, resize, .timeout = 60)
 {
     begin();
