@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * macros.h - sugar over cache.h, pool.h and executor.h: a function that
- * remembers its results, one that runs in the background, a connection that is
- * given back, handles that let go of themselves.
+ * macros.h - sugar over cache.h, pool.h, executor.h and monitor.h: a function
+ * that remembers its results, one that runs in the background, a connection that
+ * is given back, a request that is measured, handles that let go of themselves.
  *
  *     PERF_CACHED(get_course, struct course, "courses", 300000,
  *                 (uint64_t, id), (const char *, lang))
@@ -30,6 +30,12 @@
  *
  * The arguments are copied, strings too, and the body runs on the executor.
  *
+ *     PERF_TRACK(monitor, "/api/chat", "POST", user) {
+ *         PERF_SPAN("database") { query(db); }
+ *     }
+ *
+ * The request is counted with its time, however its scope ends.
+ *
  * Caveats first
  *  - Arguments make up the key: integers, bool, enums, float, double, strings
  *    (const char *, compared by content, NULL differs from "") and perf_bytes.
@@ -48,9 +54,9 @@
  *  - A PERF_TASK copies strings, perf_bytes, numbers and structs. Of other pointers
  *    it copies the pointer: what that points to must outlive the task.
  *  - longjmp() over a PERF_AUTO or PERF_BORROW scope leaks what it holds.
- *  - PERF_BORROW is a loop that runs once: break and continue leave its scope, and
- *    not a loop around it. It ends in an if: inside an if without braces, an else
- *    that follows is its own.
+ *  - PERF_BORROW, PERF_TRACK and PERF_SPAN are loops that run once: break and continue
+ *    leave their scope, and not a loop around it. PERF_BORROW ends in an if: inside an if without
+ * braces, an else that follows is its own.
  *  - A type with a comma in its name needs a typedef first.
  *
  * Everything here expands to calls of exported functions, so nothing in it is
@@ -75,6 +81,7 @@
 
 #include <libperf/cache.h>
 #include <libperf/executor.h>
+#include <libperf/monitor.h>
 #include <libperf/pool.h>
 
 /* ---------------------------------------------------------------- functions */
@@ -290,6 +297,73 @@ static inline void perf_sugar_return(perf_sugar_loan *loan)
              __attribute__((unused)) = PERF_SUGAR_CAST(type, perf_sugar_loan_##name.conn);    \
              !perf_sugar_loan_##name.over; perf_sugar_loan_##name.over = 1)                   \
             if (perf_sugar_loan_##name.status == PERF_OK)
+
+/* ----------------------------------------------------------------- requests */
+
+/**
+ * PERF_TRACK(monitor, "/api/chat", "POST", user) { ... }
+ *
+ * Runs the block as one request (monitor.h), which is perf_request_current() in it and ends when
+ * the block does, by whatever way: its end, return, break, continue, goto, or a C++ exception. When
+ * it cannot be tracked the block runs all the same, and perf_request_current() is what it was. Any
+ * thread. Since 1.0.
+ */
+#define PERF_TRACK(monitor, endpoint, method, user)                                             \
+    PERF_SUGAR_TRACK(PERF_SUGAR_JOIN(perf_sugar_tracked_, __LINE__), monitor, endpoint, method, \
+                     user)
+
+/** PERF_SPAN("database") { ... } Runs the block as a span of perf_request_current(), if there is
+ *  one. Any thread. Since 1.0. */
+#define PERF_SPAN(name) PERF_SUGAR_SPAN(PERF_SUGAR_JOIN(perf_sugar_span_, __LINE__), name)
+
+typedef struct perf_sugar_tracked {
+    perf_request *request;
+    int64_t span; /* of a PERF_SPAN */
+    int over;     /* 1: the block was entered */
+} perf_sugar_tracked;
+
+static inline perf_sugar_tracked perf_sugar_track(perf_monitor *monitor, const char *endpoint,
+                                                  const char *method, const char *user)
+{
+    perf_sugar_tracked tracked;
+
+    tracked.over = 0;
+    tracked.span = -1;
+    tracked.request = 0;
+    (void)perf_monitor_begin(monitor, endpoint, method, user, &tracked.request);
+    perf_request_enter(tracked.request);
+    return tracked;
+}
+
+static inline void perf_sugar_track_end(perf_sugar_tracked *tracked)
+{
+    perf_request_leave(tracked->request);
+    perf_request_end(tracked->request);
+}
+
+static inline perf_sugar_tracked perf_sugar_span(const char *name)
+{
+    perf_sugar_tracked tracked;
+
+    tracked.over = 0;
+    tracked.request = perf_request_current();
+    tracked.span = perf_request_span(tracked.request, name);
+    return tracked;
+}
+
+static inline void perf_sugar_span_end(perf_sugar_tracked *tracked)
+{
+    perf_request_span_end(tracked->request, tracked->span);
+}
+
+#define PERF_SUGAR_TRACK(variable, monitor, endpoint, method, user)                       \
+    for (__attribute__((cleanup(perf_sugar_track_end)))                                   \
+         perf_sugar_tracked variable = perf_sugar_track(monitor, endpoint, method, user); \
+         !variable.over; variable.over = 1)
+#define PERF_SUGAR_SPAN(variable, name)                       \
+    for (__attribute__((cleanup(perf_sugar_span_end)))        \
+         perf_sugar_tracked variable = perf_sugar_span(name); \
+         !variable.over; variable.over = 1)
 
 /* --------------------------------------------------------------------- keys */
 

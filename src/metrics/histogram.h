@@ -19,6 +19,7 @@
 #ifndef PERF_METRICS_HISTOGRAM_H
 #define PERF_METRICS_HISTOGRAM_H
 
+#include <libperf/metrics.h>
 #include <stdbool.h>
 
 #include "counter.h"
@@ -104,6 +105,9 @@ bool perf__histogram_octave(const struct perf__histogram_reader *reader, uint32_
 
 /* Which of count values, from the least and from 0, the quantile q is. count is not 0. */
 uint64_t perf__histogram_rank(uint64_t count, double q);
+
+/* Where the values of a public histogram are, for the rooms above. */
+const struct perf__histogram *perf__histogram_of(const perf_histogram *histogram);
 
 /* What was recorded up to some moment; plain numbers, one owner. */
 struct perf__histogram_snapshot {

@@ -120,3 +120,8 @@ uint64_t perf_histogram_quantile(const perf_histogram *h, double q)
                     return perf__histogram_middle(i * PERF__OCTAVE_BUCKETS + j);
     return 0;
 }
+
+const struct perf__histogram *perf__histogram_of(const perf_histogram *histogram)
+{
+    return &histogram->cells;
+}

@@ -228,10 +228,10 @@ int perf_monitor_configure(perf_monitor *monitor, const char *endpoint, const ch
     struct perf__endpoint *e = perf__endpoint_make(monitor, endpoint, method ? method : "", &full);
     pthread_mutex_unlock(&monitor->mutex);
     if (!e)
-        return full ? perf__fail(PERF_EBUSY,
-                                 "max_endpoints is %llu and there are as many; raise it",
-                                 (unsigned long long)monitor->max_endpoints)
-                    : perf__fail_nomem("an endpoint");
+        return full
+                   ? perf__fail(PERF_EBUSY, "max_endpoints is %llu and there are as many; raise it",
+                                (unsigned long long)monitor->max_endpoints)
+                   : perf__fail_nomem("an endpoint");
     atomic_store(&e->apdex_ms, o.apdex_ms ? o.apdex_ms : monitor->apdex_ms);
     atomic_store(&e->error_status, o.error_status ? o.error_status : monitor->error_status);
     atomic_store(&e->expected_ns, o.expected_ms * 1000000);

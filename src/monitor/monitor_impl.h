@@ -178,7 +178,8 @@ int perf__monitor_check(perf_monitor *monitor);
 /* The endpoint of these names, made if need be; NULL: no memory. Any thread. */
 struct perf__endpoint *perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint,
                                            const char *method);
-/* The same under monitor.mutex; *full: there are as many as there may be, and it is none of them. */
+/* The same under monitor.mutex; *full: there are as many as there may be, and it is none of them.
+ */
 struct perf__endpoint *perf__endpoint_make(perf_monitor *monitor, const char *endpoint,
                                            const char *method, bool *full);
 /* The same without making it, under monitor.mutex. */

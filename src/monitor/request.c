@@ -74,8 +74,8 @@ int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *
     if (rc)
         return rc;
     int slot = perf__thread_slot();
-    struct perf__endpoint *e = perf__endpoint_find(monitor, slot, endpoint ? endpoint : "",
-                                                   method ? method : "");
+    struct perf__endpoint *e =
+        perf__endpoint_find(monitor, slot, endpoint ? endpoint : "", method ? method : "");
     perf_request *r = e ? take(monitor, slot) : NULL;
     if (!r)
         return perf__fail_nomem("a request to be tracked");
@@ -114,8 +114,8 @@ void perf_request_end(perf_request *r)
         perf_histogram_record_expected(e->latency, (uint64_t)ns, (uint64_t)expected);
     else
         perf_histogram_record(e->latency, (uint64_t)ns);
-    if (__builtin_expect(
-            ns >= atomic_load_explicit(&e->slowest.from_ns, memory_order_relaxed), 0)) {
+    if (__builtin_expect(ns >= atomic_load_explicit(&e->slowest.from_ns, memory_order_relaxed),
+                         0)) {
         r->status = status;
         perf__slowest_offer(r, now);
     }

@@ -168,8 +168,8 @@ int perf_monitor_slowest(perf_monitor *monitor, const char *endpoint, const char
     if (endpoint && !one) {
         rc = PERF_MISS;
     } else if (!(list = perf__calloc(&monitor->host.allocator, 1,
-                                     sizeof *list + endpoints * monitor->slowest *
-                                                        sizeof list->all[0]))) {
+                                     sizeof *list +
+                                         endpoints * monitor->slowest * sizeof list->all[0]))) {
         rc = perf__fail_nomem("a list of requests");
     } else {
         list->allocator = monitor->host.allocator;
@@ -235,8 +235,7 @@ int perf_request_list_get(const perf_request_list *list, size_t i, perf_request_
     return PERF_OK;
 }
 
-int perf_request_list_span(const perf_request_list *list, size_t i, size_t j,
-                           perf_span_record *out)
+int perf_request_list_span(const perf_request_list *list, size_t i, size_t j, perf_span_record *out)
 {
     size_t size;
     int rc = perf__options_check_out("perf_span_record", out, &size);

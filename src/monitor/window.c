@@ -125,7 +125,8 @@ bool perf__window_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t 
         counts[i] = perf__counters_sum(&e->counts, i);
     if (!memcmp(counts, e->last, sizeof counts))
         return true;
-    if (!perf__window_read(monitor, e, &fresh, &sum_ns) || !perf__buckets_reserve(monitor, &more, fresh.count))
+    if (!perf__window_read(monitor, e, &fresh, &sum_ns) ||
+        !perf__buckets_reserve(monitor, &more, fresh.count))
         goto out;
     subtract(&more, &fresh, &e->last_buckets);
     if (!make_room(monitor, e, &more, now_ms))
