@@ -65,3 +65,14 @@ void perf_histogram_record_example(perf_histogram *h, uint64_t value, const char
     e->time_ms = perf__realtime_coarse_ms(h->clock);
     atomic_store_explicit(&e->busy, false, memory_order_release);
 }
+
+bool perf__example_read(struct perf__example *from, struct perf__example *to)
+{
+    if (atomic_exchange_explicit(&from->busy, true, memory_order_acquire))
+        return false;
+    memcpy(to->trace_id, from->trace_id, sizeof to->trace_id);
+    to->value = from->value;
+    to->time_ms = from->time_ms;
+    atomic_store_explicit(&from->busy, false, memory_order_release);
+    return to->time_ms != 0;
+}

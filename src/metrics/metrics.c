@@ -98,15 +98,18 @@ int perf_metrics_open(const perf_metrics_options *given, perf_metrics **out)
     m->host.view = (perf_host){sizeof(perf_host), &m->host.allocator, &m->host.clock, &m->host.log};
     m->fork_generation = perf__fork_generation;
     atomic_init(&m->references, 1);
-    m->labels_count = names.count;
-    m->labels = set_labels_new(&m->host.allocator, &names, &values);
-    if (!m->labels || pthread_mutex_init(&m->mutex, NULL)) {
-        perf__free(&host.allocator, (void *)(uintptr_t)m->labels);
+    m->table.host = &m->host;
+    m->table.secret = perf__hash_random_key();
+    m->table.max_metrics = options.max_metrics ? options.max_metrics : 10000;
+    m->table.max_series = options.max_series ? options.max_series : 1000;
+    m->table.labels_count = names.count;
+    m->table.labels = set_labels_new(&m->host.allocator, &names, &values);
+    if (!m->table.labels) {
         perf__free(&host.allocator, m);
         return perf__fail_nomem("a set of metrics");
     }
-    perf__table_init(&m->table, &m->host, options.max_metrics ? options.max_metrics : 10000,
-                     options.max_series ? options.max_series : 1000);
+    pthread_mutex_init(&m->mutex, NULL); /* cannot fail with these attributes */
+    pthread_mutex_init(&m->asking, NULL);
     *out = m;
     return PERF_OK;
 }
@@ -116,9 +119,13 @@ void perf__metrics_release(perf_metrics *m)
     if (atomic_fetch_sub(&m->references, 1) > 1)
         return;
     perf_allocator allocator = m->host.allocator;
+    void *labels = (void *)(uintptr_t)m->table.labels;
     perf__table_destroy(&m->table);
+    perf__asks_destroy(m);
     pthread_mutex_destroy(&m->mutex);
-    perf__free(&allocator, (void *)(uintptr_t)m->labels);
+    pthread_mutex_destroy(&m->asking);
+    perf__free(&allocator, m->sorted);
+    perf__free(&allocator, labels);
     perf__free(&allocator, m);
 }
 

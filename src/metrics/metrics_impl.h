@@ -87,7 +87,7 @@ struct perf__metric {
     int type;
     double scale;
     uint64_t max_series, count;
-    const char *const *labels;
+    const char *const *labels; /* the set's, then its own */
     uint32_t labels_count;
     uint32_t bounds_count;
     const double *bounds;
@@ -103,9 +103,9 @@ struct perf__series {
         struct perf_gauge gauge;
         struct perf_histogram *histogram;
     } u;
-    const char *const *values;
+    const char *const *values; /* of all labels */
     uint32_t key_len;
-    char key[]; /* the values, then the pointers to them */
+    char key[]; /* the values of its own labels, then the pointers */
 };
 
 struct perf__chunk;
@@ -117,6 +117,10 @@ struct perf__table {
     uint64_t max_metrics, max_series;
     uint64_t series_count;
     struct perf__chunk *chunks; /* of counters, the newest first */
+    /* On every series: names, then values. They live as long as the table. */
+    const char *const *labels;
+    uint32_t labels_count;
+    bool told; /* values are told, not counted: a counter, too, is in u.gauge */
 };
 
 /* label.c */
@@ -141,9 +145,9 @@ size_t perf__name_len(const char *name, int type);
 
 /* table.c: with the table's owner's mutex, where there is one */
 
-void perf__table_init(struct perf__table *table, const struct perf__host *host,
-                      uint64_t max_metrics, uint64_t max_series);
 void perf__table_destroy(struct perf__table *table);
+struct perf__metric *perf__table_find(const struct perf__table *table, const char *name,
+                                      size_t len);
 /* PERF_OK also where the metric is not there yet; PERF_ECONFLICT. */
 int perf__table_check(const struct perf__table *table, const struct perf__description *d);
 /* Finds or makes it; *overflowed: it is the one that those beyond max_series share. */
@@ -151,9 +155,19 @@ int perf__table_series(struct perf__table *table, const struct perf__description
                        const struct perf__words *values, struct perf__series **out,
                        bool *overflowed);
 
+/* By name, then by the values of labels: as snapshots are sorted. */
+int perf__series_compare(const struct perf__series *a, const struct perf__series *b);
+
+/* series.c */
+
+double perf__number_of(uint64_t bits);
+uint64_t perf__bits_of(double value);
+
 /* example.c */
 
 void perf__examples_destroy(struct perf_histogram *h);
+/* Copies that of a line; false: there is none, or somebody is writing it. */
+bool perf__example_read(struct perf__example *from, struct perf__example *to);
 
 /* metrics.c */
 
@@ -163,13 +177,81 @@ struct perf_metrics {
     struct perf__host host;
     uint64_t fork_generation;
     _Atomic int64_t references; /* the set's own and its snapshots' */
-    const char *const *labels;  /* of the set: names, then values */
-    uint32_t labels_count;
-    pthread_mutex_t mutex; /* of table and sorted */
+
+    pthread_mutex_t mutex; /* of what follows */
     struct perf__table table;
+    struct perf__series **sorted; /* those of the table, when last asked for */
+    size_t sorted_count;
+
+    pthread_mutex_t asking;  /* held while callers are asked */
+    _Atomic uintptr_t asker; /* by this thread */
+    struct perf__ask *asks;  /* in the order of their ids */
+    uint64_t next_ask;
 };
 
 int perf__metrics_check(const perf_metrics *metrics);
 void perf__metrics_release(perf_metrics *metrics);
+
+/* ask.c */
+
+/* Asks everybody, and puts what they tell into a table. PERF_EDEADLK: from an ask. */
+int perf__ask_all(perf_metrics *metrics, struct perf__table *told);
+void perf__asks_destroy(perf_metrics *metrics);
+
+/* --------------------------------------------------------------- snapshots */
+
+struct perf__filled {
+    uint64_t count;
+    uint64_t bucket;
+};
+
+/* A series and what it was. */
+struct perf__item {
+    const struct perf__series *series;
+    bool told;
+    uint32_t filled_count;
+    size_t filled, examples; /* its first ones in the snapshot's; examples: SIZE_MAX for none */
+    uint64_t count;          /* of a histogram; of a counter, before scale */
+    double value;            /* of a histogram: the sum; in unit */
+};
+
+struct perf_snapshot {
+    perf_metrics *metrics;
+    struct perf__table told;
+    int64_t time_ms;
+    size_t count;
+    struct perf__item *items;
+    size_t filled_count, filled_room;
+    struct perf__filled *filled; /* buckets that are not empty */
+    size_t examples_count, examples_room;
+    struct perf__example *examples;
+};
+
+/* text.c */
+
+enum { PERF__TEXT_PIECE = 16384 };
+
+/* What is written, by pieces. */
+struct perf__text {
+    perf_write_fn write;
+    void *ctx;
+    int rc; /* once it is not PERF_OK, nothing more is written */
+    size_t len;
+    char piece[PERF__TEXT_PIECE];
+};
+
+void perf__text_bytes(struct perf__text *t, const char *data, size_t len);
+void perf__text(struct perf__text *t, const char *string);
+void perf__text_u64(struct perf__text *t, uint64_t value);
+/* The shortest form that reads back as the same number: what is not finite is special[0] (NaN),
+ * [1] (infinity) or [2]. */
+void perf__text_number(struct perf__text *t, double value, const char *const special[3]);
+/* The same into out, whatever the locale; finite ones only. Returns the length. */
+size_t perf__number_format(char out[32], double value);
+
+/* text_prometheus.c, text_json.c */
+
+void perf__text_prometheus(struct perf__text *t, const perf_snapshot *s, bool open);
+void perf__text_json(struct perf__text *t, const perf_snapshot *s);
 
 #endif

@@ -23,14 +23,14 @@ uint64_t perf_counter_value(const perf_counter *counter)
 
 /* ------------------------------------------------------------------ gauges */
 
-static double number(uint64_t bits)
+double perf__number_of(uint64_t bits)
 {
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-static uint64_t bits_of(double value)
+uint64_t perf__bits_of(double value)
 {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -40,7 +40,7 @@ static uint64_t bits_of(double value)
 void perf_gauge_set(perf_gauge *gauge, double value)
 {
     if (gauge)
-        atomic_store_explicit(&gauge->bits, bits_of(value), memory_order_relaxed);
+        atomic_store_explicit(&gauge->bits, perf__bits_of(value), memory_order_relaxed);
 }
 
 void perf_gauge_add(perf_gauge *gauge, double n)
@@ -48,14 +48,15 @@ void perf_gauge_add(perf_gauge *gauge, double n)
     if (!gauge)
         return;
     uint64_t old = atomic_load_explicit(&gauge->bits, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&gauge->bits, &old, bits_of(number(old) + n),
+    while (!atomic_compare_exchange_weak_explicit(&gauge->bits, &old,
+                                                  perf__bits_of(perf__number_of(old) + n),
                                                   memory_order_relaxed, memory_order_relaxed)) {
     }
 }
 
 double perf_gauge_value(const perf_gauge *gauge)
 {
-    return gauge ? number(atomic_load_explicit(&gauge->bits, memory_order_relaxed)) : 0;
+    return gauge ? perf__number_of(atomic_load_explicit(&gauge->bits, memory_order_relaxed)) : 0;
 }
 
 /* -------------------------------------------------------------- histograms */

@@ -23,16 +23,6 @@ struct perf__chunk {
     struct perf__chunk *next;
 };
 
-void perf__table_init(struct perf__table *table, const struct perf__host *host,
-                      uint64_t max_metrics, uint64_t max_series)
-{
-    memset(table, 0, sizeof *table);
-    table->host = host;
-    table->secret = perf__hash_random_key();
-    table->max_metrics = max_metrics;
-    table->max_series = max_series;
-}
-
 static void histogram_free(const perf_allocator *allocator, struct perf_histogram *h)
 {
     perf__examples_destroy(h);
@@ -70,7 +60,7 @@ void perf__table_destroy(struct perf__table *table)
 
 /* ----------------------------------------------------------------- metrics */
 
-static struct perf__metric *find(const struct perf__table *table, const char *name, size_t len)
+struct perf__metric *perf__table_find(const struct perf__table *table, const char *name, size_t len)
 {
     struct perf__hash_key uthash_secret = table->secret;
     struct perf__metric *metric = NULL;
@@ -101,33 +91,51 @@ static int check_lines(const struct perf__table *table, const struct perf__descr
         if (d->type == suffix_types[i]) {
             memcpy(name, d->name, d->name_len);
             memcpy(name + d->name_len, suffixes[i], len);
-            if ((other = find(table, name, d->name_len + len)))
+            if ((other = perf__table_find(table, name, d->name_len + len)))
                 return type_conflict(d->name, other->name);
         }
         if (d->name_len > len && !memcmp(d->name + d->name_len - len, suffixes[i], len) &&
-            (other = find(table, d->name, d->name_len - len)) && other->type == suffix_types[i])
+            (other = perf__table_find(table, d->name, d->name_len - len)) &&
+            other->type == suffix_types[i])
             return type_conflict(d->name, other->name);
     }
     return PERF_OK;
 }
 
-static bool same_labels(const struct perf__metric *metric, const struct perf__words *labels)
+/* No label of its own may be one of the set's. */
+static int check_labels(const struct perf__table *table, const struct perf__description *d)
+{
+    const char *own = d->labels.text;
+    for (uint32_t i = 0; i < d->labels.count; i++, own += strlen(own) + 1)
+        for (uint32_t j = 0; j < table->labels_count; j++)
+            if (!strcmp(own, table->labels[j]))
+                return perf__fail(PERF_EINVAL,
+                                  "metric \"%s\" has label \"%s\", which the whole set has; "
+                                  "rename one",
+                                  d->name, own);
+    return PERF_OK;
+}
+
+static bool same_labels(const struct perf__table *table, const struct perf__metric *metric,
+                        const struct perf__words *labels)
 {
     const char *at = labels->text;
-    if (metric->labels_count != labels->count)
+    const char *const *own = metric->labels + table->labels_count;
+    if (metric->labels_count != table->labels_count + labels->count)
         return false;
     for (uint32_t i = 0; i < labels->count; i++, at += strlen(at) + 1)
-        if (strcmp(metric->labels[i], at))
+        if (strcmp(own[i], at))
             return false;
     return true;
 }
 
-static int check_same(const struct perf__metric *metric, const struct perf__description *d)
+static int check_same(const struct perf__table *table, const struct perf__metric *metric,
+                      const struct perf__description *d)
 {
     const char *what = metric->type != d->type                           ? "type"
                        : strcmp(metric->unit, d->unit)                   ? "unit"
                        : fabs(metric->scale - d->scale) > d->scale / 1e9 ? "scale"
-                       : !same_labels(metric, &d->labels)                ? "labels"
+                       : !same_labels(table, metric, &d->labels)         ? "labels"
                                                                          : NULL;
     return what ? perf__fail(PERF_ECONFLICT,
                              "metric \"%s\" is already there with another %s; say the same, or "
@@ -138,8 +146,8 @@ static int check_same(const struct perf__metric *metric, const struct perf__desc
 
 int perf__table_check(const struct perf__table *table, const struct perf__description *d)
 {
-    const struct perf__metric *metric = find(table, d->name, d->name_len);
-    return metric ? check_same(metric, d) : check_lines(table, d);
+    const struct perf__metric *metric = perf__table_find(table, d->name, d->name_len);
+    return metric ? check_same(table, metric, d) : check_lines(table, d);
 }
 
 /* How many buckets have no value above the bound. One that reaches beyond it is not among them:
@@ -158,19 +166,20 @@ static uint32_t limit_of(double bound, double scale)
 }
 
 /* One block: the metric, its bounds and their limits, pointers to its labels, its texts. */
-static struct perf__metric *metric_new(const perf_allocator *allocator,
+static struct perf__metric *metric_new(const struct perf__table *table,
                                        const struct perf__description *d)
 {
     size_t help_len = strlen(d->help), unit_len = strlen(d->unit);
+    uint32_t labels_count = table->labels_count + d->labels.count;
     size_t bytes = sizeof(struct perf__metric) + d->bounds_count * sizeof(double) +
-                   d->labels.count * sizeof(char *) + d->bounds_count * sizeof(uint32_t) +
+                   labels_count * sizeof(char *) + d->bounds_count * sizeof(uint32_t) +
                    d->name_len + 1 + help_len + 1 + unit_len + 1 + d->labels.len;
-    struct perf__metric *metric = perf__calloc(allocator, 1, bytes);
+    struct perf__metric *metric = perf__calloc(&table->host->allocator, 1, bytes);
     if (!metric)
         return NULL;
     double *bounds = (double *)(metric + 1);
     const char **labels = (const char **)(bounds + d->bounds_count);
-    uint32_t *limits = (uint32_t *)(labels + d->labels.count);
+    uint32_t *limits = (uint32_t *)(labels + labels_count);
     char *text = (char *)(limits + d->bounds_count);
     for (uint32_t i = 0; i < d->bounds_count; i++) {
         bounds[i] = d->bounds[i];
@@ -182,13 +191,15 @@ static struct perf__metric *metric_new(const perf_allocator *allocator,
     text += unit_len + 1;
     if (d->labels.len)
         memcpy(text, d->labels.text, d->labels.len);
-    perf__words_point(text, d->labels.count, labels);
+    for (uint32_t i = 0; i < table->labels_count; i++)
+        labels[i] = table->labels[i];
+    perf__words_point(text, d->labels.count, labels + table->labels_count);
     metric->given_len = d->given_len;
     metric->type = d->type;
     metric->scale = d->scale;
     metric->max_series = d->max_series;
     metric->labels = labels;
-    metric->labels_count = d->labels.count;
+    metric->labels_count = labels_count;
     metric->bounds = bounds;
     metric->limits = limits;
     metric->bounds_count = d->bounds_count;
@@ -207,9 +218,9 @@ static int metric_add(struct perf__table *table, const struct perf__description 
                           "there are already %llu metrics; raise max_metrics, or use fewer names "
                           "(put what varies into labels)",
                           (unsigned long long)table->max_metrics);
-    if ((rc = check_lines(table, d)))
+    if ((rc = check_lines(table, d)) || (rc = check_labels(table, d)))
         return rc;
-    struct perf__metric *metric = metric_new(uthash_allocator, d);
+    struct perf__metric *metric = metric_new(table, d);
     if (metric)
         HASH_ADD_KEYPTR(hh, table->metrics, metric->name, d->name_len, metric);
     if (!metric || uthash_oom) {
@@ -276,7 +287,7 @@ static int series_add(struct perf__table *table, struct perf__metric *metric,
     size_t text = offsetof(struct perf__series, key) + values->len;
     size_t pointers = (text + sizeof(char *) - 1) / sizeof(char *) * sizeof(char *);
     struct perf__series *series =
-        perf__calloc(uthash_allocator, 1, pointers + values->count * sizeof(char *));
+        perf__calloc(uthash_allocator, 1, pointers + metric->labels_count * sizeof(char *));
     if (!series)
         return perf__fail_nomem("a series");
     series->metric = metric;
@@ -284,7 +295,9 @@ static int series_add(struct perf__table *table, struct perf__metric *metric,
     if (values->len)
         memcpy(series->key, values->text, values->len);
     const char **value = (const char **)((char *)series + pointers);
-    perf__words_point(series->key, values->count, value);
+    for (uint32_t i = 0; i < table->labels_count; i++)
+        value[i] = table->labels[table->labels_count + i];
+    perf__words_point(series->key, values->count, value + table->labels_count);
     series->values = value;
     HASH_ADD(hh, metric->series, key, values->len, series);
     if (uthash_oom) {
@@ -292,7 +305,8 @@ static int series_add(struct perf__table *table, struct perf__metric *metric,
         return perf__fail_nomem("a series");
     }
     /* Last: a counter's cell is not given back. */
-    if ((metric->type == PERF_METRIC_COUNTER && !counter_init(table, &series->u.counter)) ||
+    if ((metric->type == PERF_METRIC_COUNTER && !table->told &&
+         !counter_init(table, &series->u.counter)) ||
         (metric->type == PERF_METRIC_HISTOGRAM &&
          !histogram_init(table, metric, &series->u.histogram))) {
         HASH_DEL(metric->series, series);
@@ -305,13 +319,22 @@ static int series_add(struct perf__table *table, struct perf__metric *metric,
     return PERF_OK;
 }
 
+int perf__series_compare(const struct perf__series *a, const struct perf__series *b)
+{
+    int order = a->metric == b->metric ? 0 : strcmp(a->metric->name, b->metric->name);
+    /* Told and counted series of one metric have the same labels. */
+    for (uint32_t i = 0; !order && i < a->metric->labels_count && i < b->metric->labels_count; i++)
+        order = strcmp(a->values[i], b->values[i]);
+    return order;
+}
+
 int perf__table_series(struct perf__table *table, const struct perf__description *d,
                        const struct perf__words *values, struct perf__series **out,
                        bool *overflowed)
 {
-    struct perf__metric *metric = find(table, d->name, d->name_len);
+    struct perf__metric *metric = perf__table_find(table, d->name, d->name_len);
     struct perf__words other;
-    int rc = metric ? check_same(metric, d) : metric_add(table, d, &metric);
+    int rc = metric ? check_same(table, metric, d) : metric_add(table, d, &metric);
     if (rc)
         return rc;
     *overflowed = false;
