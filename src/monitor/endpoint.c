@@ -43,7 +43,7 @@ void perf__endpoint_free(perf_monitor *monitor, struct perf__endpoint *e)
 {
     if (!e)
         return;
-    perf__window_free(monitor, e);
+    perf__recent_free(monitor, e);
     perf__slowest_destroy(monitor, &e->slowest);
     perf__counters_destroy(&e->counts);
     perf__free(&monitor->host.allocator, e);

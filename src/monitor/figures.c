@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../base/status.h"
-#include "window.h"
+#include "recent.h"
 
 /* --------------------------------------------------------------------- adding up */
 
@@ -25,7 +25,7 @@ static void sum_all(const struct perf__endpoint *e, struct perf__sum *sum)
         sum->counts[i] += perf__counters_sum(&e->counts, i);
 }
 
-bool perf__window_read(perf_monitor *monitor, const struct perf__endpoint *e,
+bool perf__recent_read(perf_monitor *monitor, const struct perf__endpoint *e,
                        struct perf__buckets *out, uint64_t *sum_ns)
 {
     struct perf__histogram_reader reader;
@@ -81,7 +81,7 @@ void perf__figures_add(perf_monitor *monitor, const struct perf__endpoint *e, in
     if (window < 0)
         sum_all(e, &f->one);
     else
-        begin_ms = perf__window_sum(e, window, monitor->ticked_ms, &f->one);
+        begin_ms = perf__recent_sum(e, window, monitor->ticked_ms, &f->one);
     add_apdex(f, e, &f->one);
     add_up(&f->sum, &f->one);
     f->in_flight += perf__endpoint_in_flight(e);
@@ -140,7 +140,7 @@ void perf__figures_fill(const struct perf__figures *f, int64_t now_ms, perf_requ
 int perf__figures_window(int64_t window_ms)
 {
     for (int w = 0; w < WINDOWS; w++)
-        if (perf__window_ms[w] == window_ms)
+        if (perf__recent_ms[w] == window_ms)
             return w;
     return -1;
 }

@@ -36,7 +36,7 @@ int perf_monitor_tick(perf_monitor *monitor)
     int64_t realtime_ms = perf__realtime_coarse_ms(monitor->clock);
     for (size_t i = 0; i < monitor->count; i++) {
         struct perf__endpoint *e = monitor->all[i];
-        if (!perf__window_tick(monitor, e, now_ms))
+        if (!perf__recent_tick(monitor, e, now_ms))
             rc = perf__fail_nomem("the windows of an endpoint");
         perf__slowest_expire(monitor, &e->slowest, realtime_ms);
     }

@@ -3,7 +3,7 @@
  * monitor_impl.h - what the files of the monitor share. Private to them.
  *
  * monitor.c opens, closes and ticks; request.c is what every request passes;
- * endpoint.c finds where it is counted; window.c keeps what the last seconds and
+ * endpoint.c finds where it is counted; recent.c keeps what the last seconds and
  * hours were like; slowest.c keeps examples; trace.c has identities.
  *
  * A request costs no lock: it is a block from its thread's own list, its endpoint
@@ -70,7 +70,7 @@ struct perf__slot {
     struct perf__buckets buckets;
 };
 
-struct perf__window {
+struct perf__recent {
     struct perf__slot slots[WINDOW_SLOTS];
 };
 
@@ -107,7 +107,7 @@ struct perf__endpoint {
     /* Of the tick, under monitor.mutex. */
     uint64_t last[COUNTS], last_sum_ns;
     struct perf__buckets last_buckets;
-    struct perf__window windows[WINDOWS];
+    struct perf__recent windows[WINDOWS];
     uint32_t method_at; /* in key */
     uint32_t key_len;   /* both names with their zero bytes */
     char key[];
@@ -188,12 +188,12 @@ struct perf__endpoint *perf__endpoint_known(perf_monitor *monitor, const char *e
 void perf__endpoint_free(perf_monitor *monitor, struct perf__endpoint *e);
 uint64_t perf__endpoint_in_flight(const struct perf__endpoint *e);
 
-/* ------------------------------------------------------------------------ window.c */
+/* ------------------------------------------------------------------------ recent.c */
 
 /* Moves what was counted since the last tick into the windows. Under monitor.mutex. False: no
  * memory, and it will be moved by the next tick. */
-bool perf__window_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t now_ms);
-void perf__window_free(perf_monitor *monitor, struct perf__endpoint *e);
+bool perf__recent_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t now_ms);
+void perf__recent_free(perf_monitor *monitor, struct perf__endpoint *e);
 
 /* ----------------------------------------------------------------------- slowest.c */
 

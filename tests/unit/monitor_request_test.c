@@ -561,7 +561,7 @@ Test(monitor, every_allocation_fails_once, .timeout = 120)
         perf_request_list *list;
         perf_request_stats s = PERF_REQUEST_STATS_INIT;
         test_host_init(&th);
-        test_host_fail_nth(&th, nth);
+        th.fail_at = nth;
         o.manual = 1;
         o.host = &th.host;
         int rc = perf_monitor_open(&o, &m);
@@ -576,8 +576,8 @@ Test(monitor, every_allocation_fails_once, .timeout = 120)
                 perf_request_list_release(list);
             (void)!perf_monitor_get_stats(m, NULL, NULL, PERF_WINDOW_1M, &s);
         }
-        done = !test_host_failed(&th);
-        test_host_fail_nth(&th, 0);
+        done = !th.failed;
+        th.fail_at = 0;
         if (!rc) { /* what was counted is in the windows after all */
             perf_request_stats all = PERF_REQUEST_STATS_INIT;
             OK(perf_monitor_tick(m));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * window.c - what requests were like in the last seconds, minutes and the last hour.
+ * recent.c - what requests were like in the last seconds, minutes and the last hour.
  *
  * Histograms only grow, and a tick takes what they grew by: that is added to the newest part of
  * each window, of WINDOW_SLOTS parts, each a list of the buckets that are not
@@ -8,18 +8,18 @@
  * it, and an endpoint at rest takes no memory for its windows. Under
  * monitor.mutex.
  */
-#include "window.h"
+#include "recent.h"
 
 #include <string.h>
 
 #include "../base/status.h"
 
-const int64_t perf__window_ms[WINDOWS] = {PERF_WINDOW_10S, PERF_WINDOW_1M, PERF_WINDOW_5M,
+const int64_t perf__recent_ms[WINDOWS] = {PERF_WINDOW_10S, PERF_WINDOW_1M, PERF_WINDOW_5M,
                                           PERF_WINDOW_1H};
 
 static int64_t part_ms(int window)
 {
-    return perf__window_ms[window] / WINDOW_SLOTS;
+    return perf__recent_ms[window] / WINDOW_SLOTS;
 }
 
 /* ---------------------------------------------------------------- lists of buckets */
@@ -116,7 +116,7 @@ static bool make_room(perf_monitor *monitor, struct perf__endpoint *e,
     return true;
 }
 
-bool perf__window_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t now_ms)
+bool perf__recent_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t now_ms)
 {
     uint64_t counts[COUNTS], sum_ns;
     struct perf__buckets fresh = {0}, more = {0};
@@ -125,7 +125,7 @@ bool perf__window_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t 
         counts[i] = perf__counters_sum(&e->counts, i);
     if (!memcmp(counts, e->last, sizeof counts))
         return true;
-    if (!perf__window_read(monitor, e, &fresh, &sum_ns) ||
+    if (!perf__recent_read(monitor, e, &fresh, &sum_ns) ||
         !perf__buckets_reserve(monitor, &more, fresh.count))
         goto out;
     subtract(&more, &fresh, &e->last_buckets);
@@ -150,7 +150,7 @@ out:
     return done;
 }
 
-void perf__window_free(perf_monitor *monitor, struct perf__endpoint *e)
+void perf__recent_free(perf_monitor *monitor, struct perf__endpoint *e)
 {
     drop(monitor, &e->last_buckets);
     for (int w = 0; w < WINDOWS; w++)
@@ -169,7 +169,7 @@ static void sum_slot(struct perf__sum *sum, const struct perf__slot *s)
         sum->buckets[s->buckets.all[i].index] += s->buckets.all[i].count;
 }
 
-int64_t perf__window_sum(const struct perf__endpoint *e, int window, int64_t now_ms,
+int64_t perf__recent_sum(const struct perf__endpoint *e, int window, int64_t now_ms,
                          struct perf__sum *sum)
 {
     int64_t newest_number = now_ms / part_ms(window) + 1;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * window.h - windows as those who ask for figures see them. Private to the
+ * recent.h - windows as those who ask for figures see them. Private to the
  * monitor. Under monitor.mutex.
  */
-#ifndef PERF_MONITOR_WINDOW_H
-#define PERF_MONITOR_WINDOW_H
+#ifndef PERF_MONITOR_RECENT_H
+#define PERF_MONITOR_RECENT_H
 
 #include "../metrics/histogram.h"
 #include "monitor_impl.h"
@@ -16,17 +16,17 @@ struct perf__sum {
 };
 
 /* The lengths of the windows, shortest first. */
-extern const int64_t perf__window_ms[WINDOWS];
+extern const int64_t perf__recent_ms[WINDOWS];
 
 /* Makes room for so many. False: no memory. */
 bool perf__buckets_reserve(perf_monitor *monitor, struct perf__buckets *b, uint32_t room);
 
 /* The buckets of e's histogram that are not empty, now. False: no memory. */
-bool perf__window_read(perf_monitor *monitor, const struct perf__endpoint *e,
+bool perf__recent_read(perf_monitor *monitor, const struct perf__endpoint *e,
                        struct perf__buckets *out, uint64_t *sum_ns);
 
 /* Adds what is in a window of e; returns when that window begins, on the clock. */
-int64_t perf__window_sum(const struct perf__endpoint *e, int window, int64_t now_ms,
+int64_t perf__recent_sum(const struct perf__endpoint *e, int window, int64_t now_ms,
                          struct perf__sum *sum);
 
 /* Figures on the way: what one endpoint gave, and the sum of those so far. */
