@@ -23,6 +23,7 @@
 #include <libperf/executor.h>
 #include <libperf/http.h>
 #include <libperf/macros.h>
+#include <libperf/metrics.h>
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
