@@ -22,10 +22,11 @@
  *    every addition that happened before it began, and perhaps some that happen
  *    meanwhile. In each histogram count is the sum of its buckets, and no value is in the
  *    sum that is not in a bucket.
- *  - Names are as Prometheus wants them, without the "_total" and unit
- *    that its format adds; labels and texts are UTF-8.
- *  - fork(): a child inherits the figures and may go on with them. Of the cells of the
- *    parent's other threads it has what they had counted when it was born.
+ *  - A metric's full name is the one that was given with its unit, if it does not end in it;
+ *    of a counter without "_total", which texts add. Snapshots and JSON show the full name.
+ *  - Label values, help and texts are UTF-8; what is none becomes U+FFFD.
+ *  - fork(): in a child, counting goes on harmlessly, and all else of a set opened before is
+ *    PERF_EFORKED. Open a new one.
  *
  * The parts, simple to expert: open, counters, gauges, histograms, values that
  * are asked for, texts for Prometheus, snapshots.
@@ -71,8 +72,8 @@ typedef struct perf_metrics_options {
  *  Since 1.0. */
 PERF_API int perf_metrics_open(const perf_metrics_options *options, perf_metrics **out);
 
-/** Frees the set and its series; no other thread may use any of them. Snapshots stay valid. NULL is
- *  allowed. Since 1.0. */
+/** Frees the set and its series; no other thread may use any of them. Snapshots stay valid, and
+ *  keep its memory until they are released. NULL is allowed. Since 1.0. */
 PERF_API void perf_metrics_close(perf_metrics *metrics);
 
 /* ------------------------------------------------------------------ metrics */
@@ -84,7 +85,8 @@ typedef struct perf_metric_options {
     const char *help;     /**< one sentence; NULL: none */
     const char *unit;     /**< what a value of the texts is in, such as "seconds", "bytes"; the
                                name ends in it, or it is added to it; NULL: none */
-    const char *labels;   /**< names separated by commas, up to 10; NULL: none */
+    const char *labels;   /**< names separated by commas, up to 10; NULL: none. Not "le", nor what
+                               begins with "__" */
     uint64_t max_series;  /**< more share one; up to 1000000; default: of the set */
     double scale;         /**< what is recorded, times this, is in unit: 1e-9 for nanoseconds in
                                seconds; default 1 */
@@ -102,8 +104,9 @@ typedef struct perf_metric_options {
  * The counter of a metric whose labels have these values (one for each, in the order of
  * options->labels; NULL with no labels), made if it is not there. The first caller's options
  * describe the metric. A value longer than 128 bytes is cut.
- * PERF_ECONFLICT: the metric is there, with another type, unit or labels; PERF_EINVAL; PERF_EBUSY:
- * there are max_metrics; PERF_ENOMEM. Any thread. Since 1.0.
+ * PERF_ECONFLICT: the metric is there, with another type, unit, scale or labels, or a line of it
+ * in the texts would have the name of another's; PERF_EINVAL; PERF_EBUSY: there are max_metrics;
+ * PERF_ENOMEM; PERF_EFORKED. Any thread. Since 1.0.
  */
 PERF_API int perf_metrics_counter(perf_metrics *metrics, const perf_metric_options *options,
                                   const char *const *values, perf_counter **out);
@@ -115,6 +118,11 @@ PERF_API int perf_metrics_gauge(perf_metrics *metrics, const perf_metric_options
 /** The same for a histogram. Since 1.0. */
 PERF_API int perf_metrics_histogram(perf_metrics *metrics, const perf_metric_options *options,
                                     const char *const *values, perf_histogram **out);
+
+/*
+ * Counting, setting and recording never fail and never wait. A NULL series is allowed and counts
+ * nothing, so that code need not look whether its metric could be made.
+ */
 
 /** Adds n. Any thread; shares no cache line with other threads. Since 1.0. */
 PERF_API void perf_counter_add(perf_counter *counter, uint64_t n);
@@ -139,8 +147,9 @@ PERF_API void perf_histogram_record_many(perf_histogram *histogram, uint64_t val
 
 /**
  * Records value, and for one that is larger than expected what would have been seen meanwhile, had
- * the caller not waited for it: value - expected, value - 2 * expected and so on, 1000 of them at
- * most (Tene, "coordinated omission"). expected 0: as perf_histogram_record. Since 1.0.
+ * the caller not waited for it: value - expected, value - 2 * expected and so on, down to expected
+ * (Tene, "coordinated omission"). More than 1000 of them are recorded as 1000 that stand for
+ * several each. expected 0: as perf_histogram_record. Since 1.0.
  */
 PERF_API void perf_histogram_record_expected(perf_histogram *histogram, uint64_t value,
                                              uint64_t expected);
@@ -161,8 +170,9 @@ PERF_API uint64_t perf_histogram_count(const perf_histogram *histogram);
 /** One who is being asked by a snapshot. */
 typedef struct perf_metrics_asked perf_metrics_asked;
 
-/** Says what there is now by perf_metrics_tell_...; on the thread that makes the snapshot, by one
- *  at a time. Must not open, close or snapshot the set it is asked for. */
+/** Says what there is now by perf_metrics_tell_...; on the thread that makes the snapshot, one at
+ *  a time. It may make series and forget asks, also itself; it must not close the set, and a
+ *  snapshot of it is PERF_EDEADLK. asked ends with the call. */
 typedef void (*perf_metrics_ask_fn)(void *ctx, perf_metrics_asked *asked);
 
 /** Calls ask(ctx, ...) for each snapshot from now on. *id names it for perf_metrics_forget.
@@ -174,8 +184,9 @@ PERF_API int perf_metrics_ask(perf_metrics *metrics, perf_metrics_ask_fn ask, vo
  *  Since 1.0. */
 PERF_API void perf_metrics_forget(perf_metrics *metrics, uint64_t id);
 
-/** In an ask: a series of this snapshot with its value, already in the unit of its text.
- *  Errors as perf_metrics_counter; one that is told twice keeps the first. Since 1.0. */
+/** In an ask: a series of this snapshot with its value, already in the unit of its text (scale is
+ *  ignored). Errors as perf_metrics_counter. Of one that is told twice the first is kept, of one
+ *  that is also counted the count. Beyond max_series values are added up in "_other". Since 1.0. */
 PERF_API int perf_metrics_tell_counter(perf_metrics_asked *asked,
                                        const perf_metric_options *options,
                                        const char *const *values, double value);
@@ -184,7 +195,11 @@ PERF_API int perf_metrics_tell_gauge(perf_metrics_asked *asked, const perf_metri
 
 /* -------------------------------------------------------------------- texts */
 
-/** Formats of texts. */
+/**
+ * Formats of texts. In the first two, a histogram's line for a bound counts the values that are
+ * surely not above it: those in the same 1/64 of a power of two as the bound count with the next.
+ * The lines are cumulative, and the last one, +Inf, is the count.
+ */
 enum {
     PERF_METRICS_PROMETHEUS = 1,  /**< "text/plain; version=0.0.4; charset=utf-8" */
     PERF_METRICS_OPENMETRICS = 2, /**< "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -211,7 +226,7 @@ enum { PERF_METRIC_COUNTER = 1, PERF_METRIC_GAUGE = 2, PERF_METRIC_HISTOGRAM = 3
 /** One series in a snapshot. Its strings live as long as the snapshot. */
 typedef struct perf_series {
     size_t struct_size;
-    const char *name, *help, *unit; /**< never NULL */
+    const char *name, *help, *unit; /**< never NULL; the full name */
     int64_t type;                   /**< PERF_METRIC_... */
     size_t labels_count;            /**< the set's first */
     const char *const *label_names;
@@ -226,8 +241,9 @@ typedef struct perf_series {
         sizeof(perf_series), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
-/** Reads all series now: sorted by name, then by label values. Release it. PERF_ENOMEM.
- *  Any thread. Since 1.0. */
+/** Reads all series now: sorted by full name, then by label values. Release it, at the latest
+ *  before the host's allocator goes. PERF_ENOMEM, PERF_EDEADLK, PERF_EFORKED. Any thread.
+ *  Since 1.0. */
 PERF_API int perf_metrics_snapshot(perf_metrics *metrics, perf_snapshot **out);
 PERF_API void perf_snapshot_release(perf_snapshot *snapshot);
 
@@ -237,8 +253,8 @@ PERF_API int64_t perf_snapshot_time_ms(const perf_snapshot *snapshot);
 PERF_API size_t perf_snapshot_count(const perf_snapshot *snapshot);
 PERF_API int perf_snapshot_series(const perf_snapshot *snapshot, size_t i, perf_series *out);
 
-/** Finds a series by its name and the values of its own labels (not the set's): its number, or
- *  PERF_MISS. Since 1.0. */
+/** Finds a series by its name, as it was given or in full, and the values of its own labels (not
+ *  the set's): its number, or PERF_MISS. Since 1.0. */
 PERF_API int perf_snapshot_find(const perf_snapshot *snapshot, const char *name,
                                 const char *const *values, size_t *i);
 
@@ -248,7 +264,7 @@ PERF_API double perf_snapshot_quantile(const perf_snapshot *snapshot, size_t i, 
 /**
  * The buckets of histogram number i that are not empty, from the least: the middle of each in
  * unit, and how many. At most n; returns how many there are. since, if not NULL, is an
- * earlier snapshot of the same set, whose counts are taken away. Since 1.0.
+ * earlier snapshot of the same set, whose counts are taken away: what came in between. Since 1.0.
  */
 PERF_API size_t perf_snapshot_buckets(const perf_snapshot *snapshot, size_t i,
                                       const perf_snapshot *since, double *values, uint64_t *counts,

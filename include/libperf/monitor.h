@@ -165,10 +165,6 @@ PERF_API size_t perf_monitor_endpoints(perf_monitor *monitor);
 PERF_API int perf_monitor_endpoint(perf_monitor *monitor, size_t i, const char **endpoint,
                                    const char **method);
 
-/** All figures of all windows and the slowest requests as JSON, by pieces, for pages. PERF_ENOMEM,
- *  or what write returned. Since 1.0. */
-PERF_API int perf_monitor_write(perf_monitor *monitor, perf_write_fn write, void *ctx);
-
 /* -------------------------------------------------------------- the slowest */
 
 /** Requests that were kept; immutable. */

@@ -13,6 +13,7 @@
 #include <libperf/cache.h>
 #include <libperf/executor.h>
 #include <libperf/http.h>
+#include <libperf/metrics.h>
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
@@ -137,6 +138,12 @@ static const struct {
     C(PERF_AWS_SIGN_S3),
     C(PERF_BEDROCK_INVOKE),
     C(PERF_BEDROCK_CONVERSE),
+    C(PERF_METRICS_PROMETHEUS),
+    C(PERF_METRICS_OPENMETRICS),
+    C(PERF_METRICS_JSON),
+    C(PERF_METRIC_COUNTER),
+    C(PERF_METRIC_GAUGE),
+    C(PERF_METRIC_HISTOGRAM),
     C(PERF_EVENTSTREAM_TRUE),
     C(PERF_EVENTSTREAM_FALSE),
     C(PERF_EVENTSTREAM_BYTE),

@@ -32,7 +32,7 @@ static int parse_set_labels(const char *text, struct perf__words *names, struct 
         return PERF_OK;
     for (;;) {
         size_t name_len = strcspn(text, "=,"), value_len;
-        if (text[name_len] != '=' || name_len > PERF__VALUE_MAX)
+        if (!name_len || text[name_len] != '=' || name_len > PERF__VALUE_MAX)
             return perf__fail(PERF_EINVAL,
                               "labels of the set has \"%.64s\"; give name=value,name=value", text);
         value_len = strcspn(text + name_len + 1, ",");
@@ -145,7 +145,7 @@ int perf__metrics_check(const perf_metrics *m)
 
 /* ------------------------------------------------------------------ series */
 
-/* With the mutex. The count of refusals must not itself be refused. */
+/* With the mutex. The count of refusals is not itself refused, nor does it take a place. */
 static int count_overflow(perf_metrics *m, const char *name)
 {
     struct perf__description d;
@@ -153,12 +153,13 @@ static int count_overflow(perf_metrics *m, const char *name)
     struct perf__series *series;
     bool overflowed;
     uint64_t max = m->table.max_metrics;
+    unsigned before = HASH_COUNT(m->table.metrics);
     int rc = perf__describe(&overflow_options, PERF_METRIC_COUNTER, &m->table, &d);
     if (rc || (rc = perf__values_take(1, &name, &values)))
         return rc;
     m->table.max_metrics = UINT64_MAX;
     rc = perf__table_series(&m->table, &d, &values, &series, &overflowed);
-    m->table.max_metrics = max;
+    m->table.max_metrics = max + (HASH_COUNT(m->table.metrics) - before);
     if (rc == PERF_OK)
         perf_counter_add(&series->u.counter, 1);
     return rc;

@@ -135,15 +135,32 @@ struct perf__endpoint *perf__endpoint_make(perf_monitor *monitor, const char *en
     return e || *full ? e : make(monitor, &n);
 }
 
-/* Cheap, and not secret: names that meet here cost a look-up, which is kept from meeting. */
-static size_t place_of(const char *endpoint, size_t len, const char *method)
+/* Up to 8 bytes of a name of len bytes: its first ones, or those of a short one in some order. */
+static uint64_t head_of(const char *name, size_t len)
 {
-    uint64_t head = 0, tail = 0, verb = 0;
-    size_t part = len < 8 ? len : 8, method_len = strnlen(method, 4);
-    memcpy(&head, endpoint, part);
-    memcpy(&tail, endpoint + len - part, part);
-    memcpy(&verb, method, method_len);
-    return perf__mix64(head ^ tail * 0x9e3779b97f4a7c15u ^ verb << 24 ^ len << 56) % NEAR;
+    uint64_t word = 0;
+    uint32_t first, last;
+    if (len >= 8) {
+        memcpy(&word, name, 8);
+    } else if (len >= 4) {
+        memcpy(&first, name, 4);
+        memcpy(&last, name + len - 4, 4);
+        word = first | (uint64_t)last << 32;
+    } else if (len) {
+        word = (unsigned char)name[0] | (uint64_t)(unsigned char)name[len / 2] << 8 |
+               (uint64_t)(unsigned char)name[len - 1] << 16;
+    }
+    return word;
+}
+
+/* Cheap, and not secret: names that fall on the same place only cost each other a look-up under
+ * the mutex, in a table whose hash is secret. */
+static size_t place_of(const char *endpoint, size_t len, const char *method, size_t method_len)
+{
+    uint64_t head = head_of(endpoint, len), tail = len >= 8 ? head_of(endpoint + len - 8, 8) : 0;
+    return perf__mix64(head ^ tail * 0x9e3779b97f4a7c15u ^ head_of(method, method_len) << 24 ^
+                       (uint64_t)len << 56) %
+           NEAR;
 }
 
 static struct perf__endpoint *find_slow(perf_monitor *monitor, const char *endpoint,
@@ -169,15 +186,15 @@ struct perf__endpoint *perf__endpoint_find(perf_monitor *monitor, int slot, cons
     struct perf__lane *lane = &monitor->lanes[slot];
     if (!slot)
         return find_slow(monitor, endpoint, method);
-    size_t len = strnlen(endpoint, ENDPOINT_MAX);
-    size_t place = place_of(endpoint, len, method);
+    size_t len = strnlen(endpoint, ENDPOINT_MAX), method_len = strnlen(method, METHOD_MAX);
+    size_t place = place_of(endpoint, len, method, method_len);
     struct perf__endpoint *e = NULL;
     if (lane->near)
         e = lane->near[place];
     else
         lane->near = perf__calloc(&monitor->host.allocator, NEAR, sizeof *lane->near);
-    if (e && e->method_at == len + 1 && !memcmp(e->key, endpoint, len) &&
-        !strncmp(e->key + len + 1, method, METHOD_MAX))
+    if (e && e->method_at == len + 1 && e->key_len == len + method_len + 2 &&
+        !memcmp(e->key, endpoint, len) && !memcmp(e->key + len + 1, method, method_len))
         return e;
     e = find_slow(monitor, endpoint, method);
     if (e && lane->near && e != monitor->other)

@@ -79,10 +79,15 @@ int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *
     perf_request *r = e ? take(monitor, slot) : NULL;
     if (!r)
         return perf__fail_nomem("a request to be tracked");
-    memset(r, 0, offsetof(struct perf_request, user));
+    r->next = NULL;
     r->monitor = monitor;
     r->endpoint = e;
+    r->status = 0;
+    r->received = r->sent = 0;
+    r->trace[0] = r->trace[1] = r->span_id = r->parent_id = 0;
+    r->spans = r->spans_lost = 0;
     r->open_span = -1;
+    r->failed = r->sampled = false;
     r->error[0] = 0;
     copy_text(r->user, user, USER_MAX);
     perf__counters_add_at(&e->counts, slot, COUNT_BEGUN, 1);
