@@ -14,6 +14,7 @@
 #include <libperf/executor.h>
 #include <libperf/http.h>
 #include <libperf/metrics.h>
+#include <libperf/monitor.h>
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
@@ -189,6 +190,11 @@ static const struct {
     C(PERF_REDIS_SUBSCRIBED),
     C(PERF_REDIS_DISCONNECTED),
     C(PERF_REDIS_GAP),
+    C(PERF_WINDOW_ALL),
+    C(PERF_WINDOW_10S),
+    C(PERF_WINDOW_1M),
+    C(PERF_WINDOW_5M),
+    C(PERF_WINDOW_1H),
     C(PERF_SUBMIT_BLOCK),
     C(PERF_SUBMIT_FAIL),
     C(PERF_SUBMIT_RUN),
