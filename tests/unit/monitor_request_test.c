@@ -300,8 +300,8 @@ Test(monitor, the_slowest_are_kept_with_their_spans)
         request(&w, "/a", (i * 7) % 20 + 1, 200);
     PERF_TRACK(w.m, "/a", "GET", "bob")
     {
-        OK(perf_request_set_traceparent(
-            perf_request_current(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        OK(perf_request_set_traceparent(perf_request_current(),
+                                        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
         test_host_advance(&w.th, 10);
         PERF_SPAN("outer")
         {
@@ -396,15 +396,16 @@ Test(monitor, spans_are_bounded_and_end_with_what_they_are_in)
 
 Test(monitor, traceparent_in_and_out)
 {
-    static const char *const bad[] = {
-        "", "00", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
-        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-        "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
-        "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01",
-        "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x"};
+    static const char *const bad[] = {"",
+                                      "00",
+                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+                                      "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                                      "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+                                      "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+                                      "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+                                      "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01",
+                                      "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x"};
     struct watch w;
     perf_request *r;
     char out[56], again[56];
@@ -434,7 +435,10 @@ static int leave_by_return(perf_monitor *m)
 {
     PERF_TRACK(m, "/return", "GET", NULL)
     {
-        PERF_TRACK(m, "/inner", "GET", NULL) { return 1; }
+        PERF_TRACK(m, "/inner", "GET", NULL)
+        {
+            return 1;
+        }
     }
     return 0;
 }
@@ -447,11 +451,20 @@ Test(monitor, scopes_end_by_whatever_way)
     cr_assert_eq(leave_by_return(w.m), 1);
     cr_assert_null(perf_request_current());
     for (int i = 0; i < 3; i++) {
-        PERF_TRACK(w.m, "/continue", "GET", NULL) { continue; }
+        PERF_TRACK(w.m, "/continue", "GET", NULL)
+        {
+            continue;
+        }
         cr_assert_null(perf_request_current());
     }
-    PERF_TRACK(NULL, "/nowhere", "GET", NULL) { cr_assert_null(perf_request_current()); }
-    PERF_SPAN("of nothing") { cr_assert_null(perf_request_current()); }
+    PERF_TRACK(NULL, "/nowhere", "GET", NULL)
+    {
+        cr_assert_null(perf_request_current());
+    }
+    PERF_SPAN("of nothing")
+    {
+        cr_assert_null(perf_request_current());
+    }
     cr_assert_eq(stats_of(&w, "/return", 0).requests, 1);
     cr_assert_eq(stats_of(&w, "/inner", 0).requests, 1);
     cr_assert_eq(stats_of(&w, "/continue", 0).requests, 3);
