@@ -131,7 +131,7 @@ static int tell(perf_metrics_asked *asked, const perf_metric_options *options, i
     if ((rc = perf__describe(options, type, &m->table, &d)) ||
         (rc = perf__values_take(d.labels.count, values, &words)))
         return rc;
-    d.scale = 1; /* what is told is in its unit */
+    d.scale = 0; /* what is told is in its unit, whatever is counted beside it */
     pthread_mutex_lock(&m->mutex);
     rc = perf__table_check(&m->table, &d);
     pthread_mutex_unlock(&m->mutex);

@@ -24,7 +24,7 @@ int perf__counters_init(struct perf__counters *set, const perf_allocator *alloca
 
 void perf__counters_destroy(struct perf__counters *set)
 {
-    for (int i = 1; i < PERF__THREAD_SLOTS; i++)
+    for (int i = 2; i <= PERF__THREAD_SLOTS; i++)
         perf__lines_free(set->allocator, atomic_load(&set->rows[i]));
     perf__lines_free(set->allocator, set->shared);
     memset(set, 0, sizeof *set);
@@ -33,10 +33,10 @@ void perf__counters_destroy(struct perf__counters *set)
 void perf__counters_add_slow(struct perf__counters *set, uint32_t index, uint64_t n)
 {
     int slot = perf__thread_slot();
-    perf__cell *row = slot ? row_new(set) : NULL;
-    if (row)
-        atomic_store_explicit(&set->rows[slot], row, memory_order_release);
-    else /* no number or no memory for a row: share */
+    perf__cell *row = atomic_load_explicit(&set->rows[slot + 1], memory_order_relaxed);
+    if (!row && slot && (row = row_new(set)))
+        atomic_store_explicit(&set->rows[slot + 1], row, memory_order_release);
+    if (!row) /* no number or no memory for a row: share */
         row = set->shared;
     atomic_fetch_add_explicit(&row[index], n, memory_order_relaxed);
 }
@@ -44,7 +44,7 @@ void perf__counters_add_slow(struct perf__counters *set, uint32_t index, uint64_
 uint64_t perf__counters_sum(const struct perf__counters *set, uint32_t index)
 {
     uint64_t sum = atomic_load_explicit(&set->shared[index], memory_order_relaxed);
-    for (int i = 1; i < PERF__THREAD_SLOTS; i++) {
+    for (int i = 2; i <= PERF__THREAD_SLOTS; i++) {
         perf__cell *row = atomic_load_explicit(&set->rows[i], memory_order_acquire);
         if (row)
             sum += atomic_load_explicit(&row[index], memory_order_relaxed);

@@ -20,8 +20,9 @@ struct perf__counters {
     const perf_allocator *allocator;
     uint32_t count;     /* counters in the set */
     perf__cell *shared; /* there from the start, so that no count is ever lost */
-    /* That of thread 0 stays NULL: whoever has no row of its own finds out by one test. */
-    _Atomic(perf__cell *) rows[PERF__THREAD_SLOTS];
+    /* Of thread number i at i + 1. Those of -1, which has not asked for a number, and of 0 stay
+     * NULL: whoever has no row of its own finds out by one test, whatever the reason. */
+    _Atomic(perf__cell *) rows[PERF__THREAD_SLOTS + 1];
 };
 
 /* PERF_OK or PERF_ENOMEM. allocator outlives the set. */
@@ -32,11 +33,11 @@ void perf__counters_destroy(struct perf__counters *set);
 /* Slow path of perf__counters_add: makes this thread's row, or uses the shared one. */
 void perf__counters_add_slow(struct perf__counters *set, uint32_t index, uint64_t n);
 
-/* slot: perf__thread_slot(), for callers that have it at hand. */
+/* slot: perf__thread_slot() or perf__thread_slot_cached, for callers that have it at hand. */
 static inline void perf__counters_add_at(struct perf__counters *set, int slot, uint32_t index,
                                          uint64_t n)
 {
-    perf__cell *row = atomic_load_explicit(&set->rows[slot], memory_order_acquire);
+    perf__cell *row = atomic_load_explicit(&set->rows[slot + 1], memory_order_acquire);
     if (__builtin_expect(!row, 0)) {
         perf__counters_add_slow(set, index, n);
         return;
@@ -47,7 +48,7 @@ static inline void perf__counters_add_at(struct perf__counters *set, int slot, u
 
 static inline void perf__counters_add(struct perf__counters *set, uint32_t index, uint64_t n)
 {
-    perf__counters_add_at(set, perf__thread_slot(), index, n);
+    perf__counters_add_at(set, perf__thread_slot_cached, index, n);
 }
 
 uint64_t perf__counters_sum(const struct perf__counters *set, uint32_t index);

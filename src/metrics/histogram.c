@@ -29,7 +29,7 @@ static void row_free(const perf_allocator *allocator, struct perf__histogram_row
 void perf__histogram_destroy(struct perf__histogram *h)
 {
     row_free(h->allocator, atomic_load(&h->shared));
-    for (int i = 1; i < PERF__THREAD_SLOTS; i++)
+    for (int i = 2; i <= PERF__THREAD_SLOTS; i++)
         row_free(h->allocator, atomic_load(&h->rows[i]));
     memset(h, 0, sizeof *h);
 }
@@ -90,7 +90,7 @@ void perf__histogram_record_slow(struct perf__histogram *h, uint64_t value, uint
 {
     uint32_t bucket = perf__histogram_bucket(value), octave = bucket >> PERF__OCTAVE_BITS;
     int slot = perf__thread_slot();
-    struct perf__histogram_row *row = slot ? row_of(h, &h->rows[slot]) : NULL;
+    struct perf__histogram_row *row = slot ? row_of(h, &h->rows[slot + 1]) : NULL;
     perf__cell *page = row ? page_of(h, row, octave) : NULL;
     if (!page) {
         row = row_of(h, &h->shared);
@@ -120,7 +120,7 @@ void perf__histogram_read(const struct perf__histogram *h, struct perf__histogra
     r->count = 0;
     r->sum = atomic_load_explicit(&h->coarse_sum, memory_order_acquire);
     read_row(r, &h->shared);
-    for (int i = 1; i < PERF__THREAD_SLOTS; i++)
+    for (int i = 2; i <= PERF__THREAD_SLOTS; i++)
         read_row(r, &h->rows[i]);
 }
 

@@ -40,8 +40,7 @@ struct perf__histogram_row {
 struct perf__histogram {
     const perf_allocator *allocator;
     _Atomic(struct perf__histogram_row *) shared;
-    /* That of thread 0 stays NULL: whoever has no row of its own finds out by one test. */
-    _Atomic(struct perf__histogram_row *) rows[PERF__THREAD_SLOTS];
+    _Atomic(struct perf__histogram_row *) rows[PERF__THREAD_SLOTS + 1]; /* as those of counters */
     perf__cell coarse_sum, coarse[PERF__OCTAVES]; /* what no page could be made for */
 };
 
@@ -71,7 +70,7 @@ static inline void perf__histogram_record_many(struct perf__histogram *h, uint64
 {
     uint32_t bucket = perf__histogram_bucket(value);
     struct perf__histogram_row *row =
-        atomic_load_explicit(&h->rows[perf__thread_slot()], memory_order_acquire);
+        atomic_load_explicit(&h->rows[perf__thread_slot_cached + 1], memory_order_acquire);
     perf__cell *page = NULL;
     if (__builtin_expect(row != NULL, 1))
         page = atomic_load_explicit(&row->pages[bucket >> PERF__OCTAVE_BITS], memory_order_relaxed);

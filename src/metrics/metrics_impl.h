@@ -75,7 +75,7 @@ struct perf__description {
     char unit[PERF__NAME_MAX + 1];
     struct perf__words labels;
     uint64_t max_series;
-    double scale;
+    double scale; /* 0: any, of what is told */
     const double *bounds;
     uint32_t bounds_count;
 };
@@ -85,7 +85,7 @@ struct perf__metric {
     const char *name, *help, *unit;
     size_t given_len;
     int type;
-    double scale;
+    double scale, divisor; /* divisor: 1 / scale, where that is whole; or 0 */
     uint64_t max_series, count;
     const char *const *labels; /* the set's, then its own */
     uint32_t labels_count;
@@ -94,6 +94,13 @@ struct perf__metric {
     const uint32_t *limits; /* of each bound: so many of the histogram's buckets are below it */
     struct perf__series *series;
 };
+
+/* In unit. Thousandths divided by 1000 are rounded once, and print as people write them; 0.001
+ * is not the number that it looks like, and what is multiplied by it is off by a last digit. */
+static inline double perf__scaled(const struct perf__metric *metric, double value)
+{
+    return metric->divisor > 0 ? value / metric->divisor : value * metric->scale;
+}
 
 struct perf__series {
     UT_hash_handle hh; /* by the values of its labels */

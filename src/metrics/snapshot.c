@@ -147,21 +147,20 @@ static bool read_histogram(perf_snapshot *s, struct perf__item *item)
         }
     }
     item->filled_count = (uint32_t)(s->filled_count - item->filled);
-    item->value = (double)r.sum * item->series->metric->scale;
+    item->value = perf__scaled(item->series->metric, (double)r.sum);
     return read_examples(s, item);
 }
 
 static bool read_item(perf_snapshot *s, struct perf__item *item)
 {
     const struct perf__series *series = item->series;
-    double scale = series->metric->scale;
     if (item->told) {
         item->value = perf_gauge_value(&series->u.gauge);
     } else if (series->metric->type == PERF_METRIC_GAUGE) {
-        item->value = perf_gauge_value(&series->u.gauge) * scale;
+        item->value = perf__scaled(series->metric, perf_gauge_value(&series->u.gauge));
     } else if (series->metric->type == PERF_METRIC_COUNTER) {
         item->count = perf_counter_value(&series->u.counter);
-        item->value = (double)item->count * scale;
+        item->value = perf__scaled(series->metric, (double)item->count);
     } else {
         return read_histogram(s, item);
     }

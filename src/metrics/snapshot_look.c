@@ -26,8 +26,8 @@ static const struct perf__item *distribution(const perf_snapshot *s, size_t i)
 
 static double middle(const perf_snapshot *s, const struct perf__item *item, size_t i)
 {
-    return (double)perf__histogram_middle((uint32_t)s->filled[item->filled + i].bucket) *
-           item->series->metric->scale;
+    uint32_t bucket = (uint32_t)s->filled[item->filled + i].bucket;
+    return perf__scaled(item->series->metric, (double)perf__histogram_middle(bucket));
 }
 
 int perf_snapshot_series(const perf_snapshot *s, size_t i, perf_series *out)

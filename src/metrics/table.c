@@ -132,11 +132,11 @@ static bool same_labels(const struct perf__table *table, const struct perf__metr
 static int check_same(const struct perf__table *table, const struct perf__metric *metric,
                       const struct perf__description *d)
 {
-    const char *what = metric->type != d->type                           ? "type"
-                       : strcmp(metric->unit, d->unit)                   ? "unit"
-                       : fabs(metric->scale - d->scale) > d->scale / 1e9 ? "scale"
-                       : !same_labels(table, metric, &d->labels)         ? "labels"
-                                                                         : NULL;
+    const char *what = metric->type != d->type                                           ? "type"
+                       : strcmp(metric->unit, d->unit)                                   ? "unit"
+                       : d->scale > 0 && fabs(metric->scale - d->scale) > d->scale / 1e9 ? "scale"
+                       : !same_labels(table, metric, &d->labels)                         ? "labels"
+                                                                                         : NULL;
     return what ? perf__fail(PERF_ECONFLICT,
                              "metric \"%s\" is already there with another %s; say the same, or "
                              "choose another name",
@@ -154,7 +154,7 @@ int perf__table_check(const struct perf__table *table, const struct perf__descri
  * texts never say that more values are below a bound than there are. */
 static uint32_t limit_of(double bound, double scale)
 {
-    double raw = bound / scale, whole = nearbyint(raw);
+    double raw = bound / scale, whole = round(raw);
     if (fabs(raw - whole) > 1e-9 * fabs(whole)) /* otherwise it is meant to be whole */
         whole = floor(raw);
     if (whole < 0)
@@ -196,7 +196,9 @@ static struct perf__metric *metric_new(const struct perf__table *table,
     perf__words_point(text, d->labels.count, labels + table->labels_count);
     metric->given_len = d->given_len;
     metric->type = d->type;
-    metric->scale = d->scale;
+    metric->scale = d->scale > 0 ? d->scale : 1;
+    double inverse = round(1 / metric->scale);
+    metric->divisor = inverse > 1 && 1 / inverse == metric->scale ? inverse : 0;
     metric->max_series = d->max_series;
     metric->labels = labels;
     metric->labels_count = labels_count;

@@ -131,7 +131,7 @@ static void example(struct writer *w, const struct perf__item *item, uint32_t nu
     perf__text(w->t, " # {trace_id=\"");
     perf__text(w->t, e->trace_id);
     perf__text(w->t, "\"} ");
-    perf__text_number(w->t, (double)e->value * w->metric->scale, special);
+    perf__text_number(w->t, perf__scaled(w->metric, (double)e->value), special);
     perf__text(w->t, " ");
     perf__text_number(w->t, (double)e->time_ms / 1000, special);
 }
