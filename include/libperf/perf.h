@@ -26,6 +26,7 @@
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
+#include <libperf/system.h>
 #include <libperf/task.h>
 #include <libperf/types.h>
 #include <libperf/version.h>

@@ -16,6 +16,7 @@
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
+#include <libperf/system.h>
 #include <libperf/task.h>
 #include <string.h>
 
@@ -60,6 +61,15 @@ static const struct {
     C(PERF_QUEUE_REMOVE),
     C(PERF_QUEUE_PAUSE),
     C(PERF_QUEUE_RESUME),
+    C(PERF_SYSTEM_CPU),
+    C(PERF_SYSTEM_MEMORY),
+    C(PERF_SYSTEM_PROCESS),
+    C(PERF_SYSTEM_IO),
+    C(PERF_SYSTEM_NETWORK),
+    C(PERF_SYSTEM_PRESSURE),
+    C(PERF_SYSTEM_MACHINE),
+    C(PERF_SYSTEM_BASIC),
+    C(PERF_SYSTEM_ALL),
     C(PERF_TTL_DEFAULT),
     C(PERF_TTL_FOREVER),
     C(PERF_WRITE_THROUGH),
