@@ -8,6 +8,7 @@
 #ifndef LIBPERF_PERF_H
 #define LIBPERF_PERF_H
 
+#include <libperf/alert.h>
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
 #include <libperf/aws_bedrock.h>

@@ -3,6 +3,7 @@
  * constant.c - every public constant by its name, for callers by FFI that
  * cannot read the headers. Any thread.
  */
+#include <libperf/alert.h>
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
 #include <libperf/aws_bedrock.h>
@@ -61,6 +62,18 @@ static const struct {
     C(PERF_QUEUE_REMOVE),
     C(PERF_QUEUE_PAUSE),
     C(PERF_QUEUE_RESUME),
+    C(PERF_ALERT_OK),
+    C(PERF_ALERT_PENDING),
+    C(PERF_ALERT_FIRING),
+    C(PERF_ALERT_RESOLVED),
+    C(PERF_ALERT_MISSING),
+    C(PERF_ALERT_ABOVE),
+    C(PERF_ALERT_BELOW),
+    C(PERF_ALERT_BURN),
+    C(PERF_ALERT_CHANGE),
+    C(PERF_ALERT_UP),
+    C(PERF_ALERT_DOWN),
+    C(PERF_ALERT_BOTH),
     C(PERF_SYSTEM_CPU),
     C(PERF_SYSTEM_MEMORY),
     C(PERF_SYSTEM_PROCESS),
