@@ -8,6 +8,7 @@
 #ifndef LIBPERF_PERF_H
 #define LIBPERF_PERF_H
 
+#include <libperf/alert.h>
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
 #include <libperf/aws_bedrock.h>
@@ -28,6 +29,7 @@
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
+#include <libperf/system.h>
 #include <libperf/task.h>
 #include <libperf/types.h>
 #include <libperf/version.h>

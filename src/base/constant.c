@@ -3,6 +3,7 @@
  * constant.c - every public constant by its name, for callers by FFI that
  * cannot read the headers. Any thread.
  */
+#include <libperf/alert.h>
 #include <libperf/aws.h>
 #include <libperf/aws_auth.h>
 #include <libperf/aws_bedrock.h>
@@ -18,6 +19,7 @@
 #include <libperf/pool.h>
 #include <libperf/redis.h>
 #include <libperf/resilience.h>
+#include <libperf/system.h>
 #include <libperf/task.h>
 #include <string.h>
 
@@ -62,6 +64,27 @@ static const struct {
     C(PERF_QUEUE_REMOVE),
     C(PERF_QUEUE_PAUSE),
     C(PERF_QUEUE_RESUME),
+    C(PERF_ALERT_OK),
+    C(PERF_ALERT_PENDING),
+    C(PERF_ALERT_FIRING),
+    C(PERF_ALERT_RESOLVED),
+    C(PERF_ALERT_MISSING),
+    C(PERF_ALERT_ABOVE),
+    C(PERF_ALERT_BELOW),
+    C(PERF_ALERT_BURN),
+    C(PERF_ALERT_CHANGE),
+    C(PERF_ALERT_UP),
+    C(PERF_ALERT_DOWN),
+    C(PERF_ALERT_BOTH),
+    C(PERF_SYSTEM_CPU),
+    C(PERF_SYSTEM_MEMORY),
+    C(PERF_SYSTEM_PROCESS),
+    C(PERF_SYSTEM_IO),
+    C(PERF_SYSTEM_NETWORK),
+    C(PERF_SYSTEM_PRESSURE),
+    C(PERF_SYSTEM_MACHINE),
+    C(PERF_SYSTEM_BASIC),
+    C(PERF_SYSTEM_ALL),
     C(PERF_TTL_DEFAULT),
     C(PERF_TTL_FOREVER),
     C(PERF_WRITE_THROUGH),

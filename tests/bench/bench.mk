@@ -10,6 +10,7 @@
 #   make bench-redis        half GETs, half SETs by 32 threads, beside redis-benchmark, hiredis and peers
 #   make bench-task         empty tasks: one producer, two workers, beside other executors; durable tasks
 #   make bench-task-redis   durable empty tasks in Redis, beside asynq, BullMQ and RQ
+#   make bench-monitor      what alerts notice of a day, after how long, and where they are wrong
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -160,3 +161,11 @@ endif
 		--rounds $(BENCH_REDIS_ROUNDS) --peers $(PEERS)
 
 -include $(wildcard $(BENCH_DIR)/*.d)
+
+# No clock is measured: what is printed is the same on every machine.
+$(BENCH_DIR)/alert-day: tests/bench/alert_day.c tests/support/alert_day.h | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF) -lm
+
+.PHONY: bench-monitor
+bench-monitor: $(BENCH_DIR)/alert-day ## what alerts notice of a day, and where they are wrong
+	@$(BENCH_DIR)/alert-day
