@@ -7,7 +7,8 @@
  *
  * The trick is group commit: a commit costs more than the work in it, so
  * callers put their calls into a list, and whoever gets the connection runs
- * all that wait there, of every kind, in one transaction, and wakes the
+ * all that wait there, of every kind, in one transaction (a task may come and
+ * be claimed in it without having been queued), and wakes the
  * others. If that fails, each is run again in a transaction of its own, so that
  * none fails for another's sake. Calls that would find nothing to do look
  * first, without a transaction. Any thread.
@@ -125,6 +126,44 @@ static void fail(struct queue_job *job, int rc)
     say(job);
 }
 
+/* The calls of a transaction from first on, those that claim, those that submit, or the others. */
+enum turn { OTHERS, CLAIMS, SUBMISSIONS };
+
+static void execute_some(struct queue_db *db, struct queue_job *first, const struct queue_job *end,
+                         enum turn turn)
+{
+    for (struct queue_job *job = first; job != end && !db->rc; job = job->next) {
+        enum turn its = job->verb == CLAIM ? CLAIMS : job->verb == ENQUEUE ? SUBMISSIONS : OTHERS;
+        if (!job->needed || its != turn)
+            continue;
+        /* Tasks of one call go by their order: they are taken all, or none. */
+        if (turn == SUBMISSIONS && job->count > perf__queue_taker_room(&db->taker))
+            db->taker.want = NULL;
+        execute(db, job);
+        say(job);
+    }
+}
+
+/*
+ * Submissions come last: a claim before them that found less than it wants takes them as they come,
+ * and they are written once instead of twice, and not read at all. That goes on until
+ * something stands in a lane, which is then before them.
+ */
+static void execute_all(struct queue_db *db, struct queue_job *first, const struct queue_job *end)
+{
+    db->taker.want = NULL;
+    execute_some(db, first, end, OTHERS);
+    bool news = db->news;
+    db->news = false;
+    execute_some(db, first, end, CLAIMS);
+    execute_some(db, first, end, SUBMISSIONS);
+    db->taker.want = NULL;
+    db->news = db->news || news;
+    for (struct queue_job *job = first; job != end; job = job->next)
+        if (job->verb == CLAIM && job->rc == PERF_MISS && job->reply->count > job->before)
+            job->rc = PERF_OK;
+}
+
 /* Runs the calls from first on that are needed, those of one transaction. */
 static int run_transaction(struct sqlite_queue *q, struct queue_job *first, struct queue_job *end)
 {
@@ -133,11 +172,7 @@ static int run_transaction(struct sqlite_queue *q, struct queue_job *first, stru
     db->news = false;
     perf__queue_db_run(db, perf__queue_db_bind(db, SQL_BEGIN, ""));
     perf__queue_db_refresh(db);
-    for (struct queue_job *job = first; job != end && !db->rc; job = job->next)
-        if (job->needed) {
-            execute(db, job);
-            say(job);
-        }
+    execute_all(db, first, end);
     perf__queue_db_settle(db);
     perf__queue_db_run(db, perf__queue_db_bind(db, SQL_COMMIT, ""));
     if (!db->rc)
