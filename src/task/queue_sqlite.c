@@ -20,14 +20,11 @@
 
 #include "../base/alloc.h"
 #include "../base/clock.h"
-#include "../base/futex.h"
 #include "../base/status.h"
 #include "../base/thread.h"
+#include "turn.h"
 
 enum { LOOK_MS = 50, ERROR_MAX = 512 };
-
-/* What a call waits for. */
-enum { WAITS, SLEEPS, LEADS, DONE };
 
 enum verb { ENQUEUE, CLAIM, EXTEND, FINISH, CONTROL, SWEEP };
 
@@ -246,24 +243,6 @@ static bool run_all(struct sqlite_queue *q, struct queue_job *first)
 
 /* ----------------------------------------------------------------- the list */
 
-/* Tells a call whose turn it is. Once it is DONE it may be gone. */
-static void tell(struct queue_job *job, uint32_t turn)
-{
-    if (atomic_exchange_explicit(&job->turn, turn, memory_order_acq_rel) == SLEEPS)
-        perf__futex_wake(&job->turn, 1);
-}
-
-/* Waits until it is DONE or LEADS. */
-static uint32_t wait_turn(struct queue_job *job)
-{
-    uint32_t turn = WAITS;
-    atomic_compare_exchange_strong_explicit(&job->turn, &turn, SLEEPS, memory_order_acq_rel,
-                                            memory_order_acquire);
-    while ((turn = atomic_load_explicit(&job->turn, memory_order_acquire)) == SLEEPS)
-        perf__futex_wait(&job->turn, SLEEPS, -1);
-    return turn;
-}
-
 /* The connection is free; the mutex is held. Who takes it, to be told: the next one in the list. */
 static struct queue_job *pass_on(struct sqlite_queue *q)
 {
@@ -298,11 +277,11 @@ static void lead(struct sqlite_queue *q, const struct queue_job *own)
     struct queue_job *leader = pass_on(q);
     pthread_mutex_unlock(&q->mutex);
     if (leader)
-        tell(leader, LEADS);
+        perf__turn_tell(&leader->turn, TURN_LEADS);
     for (struct queue_job *job = first, *next; job; job = next) {
         next = job->next;
         if (job != own)
-            tell(job, DONE);
+            perf__turn_tell(&job->turn, TURN_DONE);
     }
 }
 
@@ -317,7 +296,7 @@ static int run(struct sqlite_queue *q, struct queue_job *job)
     q->busy = true;
     if (!leads) {
         pthread_mutex_unlock(&q->mutex);
-        leads = wait_turn(job) == LEADS;
+        leads = perf__turn_wait(&job->turn) == TURN_LEADS;
         if (leads)
             pthread_mutex_lock(&q->mutex);
     }
@@ -461,7 +440,7 @@ static bool others_changed(struct sqlite_queue *q)
     pthread_mutex_lock(&q->mutex);
     struct queue_job *leader = pass_on(q);
     if (leader)
-        tell(leader, LEADS);
+        perf__turn_tell(&leader->turn, TURN_LEADS);
     return changed;
 }
 
