@@ -18,6 +18,7 @@
 
 #include "../base/alloc.h"
 #include "../base/status.h"
+#include "turn.h"
 
 enum {
     TASK_WORDS = 44, /* of one task to be enqueued */
@@ -32,6 +33,8 @@ enum {
     REDRIVE_AT_ONCE = 500,
     LOOK_AT = 2000, /* tasks that one find looks at */
     TRIES = 4,
+    SENDING_MAX = 2, /* calls that submit, at once */
+    ERROR_MAX = 512,
     POLL_MS = 100, /* waiting without being told */
     UNIQUE_MAX = 2048
 };
@@ -222,48 +225,144 @@ static int read_enqueued(const perf_redis_reply *r, char existing[72])
     }
 }
 
-static int enqueue_portion(struct redis_queue *q, const perf_queue_task *tasks, size_t count,
-                           int64_t now_ms, int64_t deadline_ns, int *statuses, char (*existing)[72])
+/* Tasks of one caller, on its stack. */
+struct submission {
+    struct submission *next;
+    _Atomic uint32_t turn;
+    const perf_queue_task *tasks;
+    size_t count, bytes;
+    int *statuses;
+    char (*existing)[72];
+    int64_t now_ms, deadline_ns;
+    int rc;                /* of the call; what became of tasks is in statuses */
+    char error[ERROR_MAX]; /* the last sentence, for the caller's thread */
+};
+
+static void keep_error(struct submission *s)
+{
+    size_t len = strnlen(perf_last_error(), ERROR_MAX - 1);
+    memcpy(s->error, perf_last_error(), len);
+    s->error[len] = 0;
+}
+
+/* One call for several submissions, which lasts until the last of their deadlines. */
+static int call_enqueue(struct redis_queue *q, const struct submission *first, size_t count,
+                        perf_redis_reply **r)
 {
     struct words w;
-    perf_redis_reply *r = NULL;
     char call[40];
+    int64_t now = 0, deadline = 0;
     int rc = words_open(&w, q, HEAD_WORDS + count * TASK_WORDS,
                         NUMBER_SIZE * (HEAD_WORDS + count * TASK_NUMBERS));
     if (rc)
         return rc;
+    for (const struct submission *s = first; s; s = s->next) {
+        now = s->now_ms > now ? s->now_ms : now;
+        deadline = s->deadline_ns > deadline ? s->deadline_ns : deadline;
+    }
     /* What this very call has stored is no duplicate, when it has to be asked again. */
     snprintf(call, sizeof call, "%016" PRIx64 "%" PRIx64 ".", q->origin,
              atomic_fetch_add(&q->calls, 1));
-    add_number(&w, now_ms);
+    add_number(&w, now);
     add_text(&w, call);
     add_number(&w, (int64_t)count);
-    for (size_t i = 0; i < count; i++)
-        add_task(&w, &tasks[i]);
+    for (const struct submission *s = first; s; s = s->next)
+        for (size_t i = 0; i < s->count; i++)
+            add_task(&w, &s->tasks[i]);
     for (int i = 0; i < TRIES; i++) {
-        rc = ask(q, SCRIPT_ENQUEUE, &w, deadline_ns, &r);
+        rc = ask(q, SCRIPT_ENQUEUE, &w, deadline, r);
         if (rc != PERF_EIO)
             break;
     }
     words_close(&w);
-    if (!rc)
-        rc = check_count(r, count);
-    for (size_t i = 0; !rc && i < count; i++)
-        statuses[i] = read_enqueued(perf_redis_reply_element(r, i), existing[i]);
+    return rc ? rc : check_count(*r, count);
+}
+
+/* Sends a list, and gives each what became of it. */
+static void send_list(struct redis_queue *q, struct submission *first)
+{
+    perf_redis_reply *r = NULL;
+    size_t count = 0, at = 0;
+    for (const struct submission *s = first; s; s = s->next)
+        count += s->count;
+    int rc = call_enqueue(q, first, count, &r);
+    for (struct submission *s = first; s; s = s->next) {
+        bool failed = rc != PERF_OK;
+        s->rc = rc;
+        for (size_t i = 0; !rc && i < s->count; i++) {
+            s->statuses[i] = read_enqueued(perf_redis_reply_element(r, at++), s->existing[i]);
+            failed = failed || (s->statuses[i] && s->statuses[i] != PERF_EEXISTS);
+        }
+        if (failed)
+            keep_error(s);
+    }
     perf_redis_reply_release(r);
-    return rc;
+}
+
+/* Takes from those that wait as many as go in one call; NULL: nobody waits. With the mutex. */
+static struct submission *take_list(struct redis_queue *q)
+{
+    struct submission *first = q->first, *last = first;
+    if (!first)
+        return NULL;
+    size_t count = first->count, bytes = first->bytes;
+    while (last->next && count + last->next->count <= PORTION &&
+           bytes + last->next->bytes <= PORTION_BYTES) {
+        last = last->next;
+        count += last->count;
+        bytes += last->bytes;
+    }
+    q->first = last->next;
+    if (!q->first)
+        q->last = &q->first;
+    last->next = NULL;
+    return first;
+}
+
+/*
+ * Sends what is given together with what other threads bring meanwhile: a script that takes many
+ * tasks costs the server little more than one that takes a single task. As long as few calls
+ * are under way nobody waits for company; who comes later is sent by the first of those who wait.
+ */
+static int submit(struct redis_queue *q, struct submission *own)
+{
+    pthread_mutex_lock(&q->mutex);
+    bool leads = q->sending < SENDING_MAX;
+    q->sending += leads;
+    if (!leads) {
+        *q->last = own;
+        q->last = &own->next;
+    }
+    pthread_mutex_unlock(&q->mutex);
+    if (!leads)
+        leads = perf__turn_wait(&own->turn) == TURN_LEADS;
+    if (leads) {
+        send_list(q, own);
+        pthread_mutex_lock(&q->mutex);
+        struct submission *leader = take_list(q);
+        q->sending -= !leader;
+        pthread_mutex_unlock(&q->mutex);
+        if (leader)
+            perf__turn_tell(&leader->turn, TURN_LEADS);
+        for (struct submission *s = own->next, *next; s; s = next) {
+            next = s->next;
+            perf__turn_tell(&s->turn, TURN_DONE);
+        }
+    }
+    return own->rc;
 }
 
 /* How many of the first tasks are sound and go in one call; 0: the first is not, and rc says why.
  */
-static size_t portion_of(const perf_queue_task *tasks, size_t count, int *rc)
+static size_t portion_of(const perf_queue_task *tasks, size_t count, size_t *bytes, int *rc)
 {
-    size_t n = 0, bytes = 0;
+    size_t n = 0;
+    *bytes = 0;
     *rc = PERF_OK;
     for (; n < count && n < PORTION; n++) {
-        bytes += tasks[n].payload.len;
-        if ((n && bytes > PORTION_BYTES) || (*rc = check_task(&tasks[n])))
+        if ((n && *bytes + tasks[n].payload.len > PORTION_BYTES) || (*rc = check_task(&tasks[n])))
             break;
+        *bytes += tasks[n].payload.len;
     }
     return n;
 }
@@ -277,9 +376,19 @@ static int redis_enqueue(void *queue, const perf_queue_task *tasks, size_t count
     (void)transaction; /* refused before it comes here */
     for (size_t i = 0; i < count;) {
         int rc;
-        size_t n = portion_of(tasks + i, count - i, &rc);
-        if (n)
-            rc = enqueue_portion(q, tasks + i, n, now_ms, deadline, statuses + i, existing + i);
+        size_t bytes, n = portion_of(tasks + i, count - i, &bytes, &rc);
+        if (n) {
+            struct submission own = {.tasks = tasks + i,
+                                     .count = n,
+                                     .bytes = bytes,
+                                     .statuses = statuses + i,
+                                     .existing = existing + i,
+                                     .now_ms = now_ms,
+                                     .deadline_ns = deadline};
+            rc = submit(q, &own);
+            if (own.error[0])
+                perf__fail(rc, "%s", own.error);
+        }
         n = n ? n : 1;
         for (size_t j = i; j < i + n; j++) {
             statuses[j] = rc ? rc : statuses[j];

@@ -42,6 +42,8 @@ enum {
 /* Numbers of Lua are exact up to here. */
 #define EXACT_MAX ((int64_t)1 << 53)
 
+struct submission;
+
 struct redis_queue {
     perf_allocator allocator;
     perf_redis *redis;
@@ -51,7 +53,9 @@ struct redis_queue {
     uint64_t origin;
     _Atomic uint64_t calls;
 
-    pthread_mutex_t mutex; /* of what follows */
+    pthread_mutex_t mutex;            /* of what follows */
+    struct submission *first, **last; /* waiting to be sent */
+    size_t sending;                   /* calls that submit, under way */
     pthread_cond_t changed;
     perf_redis_subscriber *subscriber; /* NULL until somebody waits */
     bool opening;                      /* somebody opens it */

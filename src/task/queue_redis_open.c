@@ -123,6 +123,7 @@ int perf__queue_redis_open(const perf_queue_config *config, void **out)
     struct redis_queue *q = perf__calloc(allocator, 1, sizeof *q);
     if (!q)
         return perf__fail_nomem("a redis queue");
+    q->last = &q->first;
     q->allocator = *allocator;
     q->timeout_ms = config->timeout_ms > 0 ? config->timeout_ms : DEFAULT_TIMEOUT_MS;
     q->origin = perf__hash_random_key().k0;

@@ -7,7 +7,8 @@
  *
  * The trick is group commit: a commit costs more than the work in it, so
  * callers put their calls into a list, and whoever gets the connection runs
- * all that wait there, of every kind, in one transaction, and wakes the
+ * all that wait there, of every kind, in one transaction (a task may come and
+ * be claimed in it without having been queued), and wakes the
  * others. If that fails, each is run again in a transaction of its own, so that
  * none fails for another's sake. Calls that would find nothing to do look
  * first, without a transaction. Any thread.
@@ -19,14 +20,11 @@
 
 #include "../base/alloc.h"
 #include "../base/clock.h"
-#include "../base/futex.h"
 #include "../base/status.h"
 #include "../base/thread.h"
+#include "turn.h"
 
 enum { LOOK_MS = 50, ERROR_MAX = 512 };
-
-/* What a call waits for. */
-enum { WAITS, SLEEPS, LEADS, DONE };
 
 enum verb { ENQUEUE, CLAIM, EXTEND, FINISH, CONTROL, SWEEP };
 
@@ -125,6 +123,44 @@ static void fail(struct queue_job *job, int rc)
     say(job);
 }
 
+/* The calls of a transaction from first on, those that claim, those that submit, or the others. */
+enum turn { OTHERS, CLAIMS, SUBMISSIONS };
+
+static void execute_some(struct queue_db *db, struct queue_job *first, const struct queue_job *end,
+                         enum turn turn)
+{
+    for (struct queue_job *job = first; job != end && !db->rc; job = job->next) {
+        enum turn its = job->verb == CLAIM ? CLAIMS : job->verb == ENQUEUE ? SUBMISSIONS : OTHERS;
+        if (!job->needed || its != turn)
+            continue;
+        /* Tasks of one call go by their order: they are taken all, or none. */
+        if (turn == SUBMISSIONS && job->count > perf__queue_taker_room(&db->taker))
+            db->taker.want = NULL;
+        execute(db, job);
+        say(job);
+    }
+}
+
+/*
+ * Submissions come last: a claim before them that found less than it wants takes them as they come,
+ * and they are written once instead of twice, and not read at all. That goes on until
+ * something stands in a lane, which is then before them.
+ */
+static void execute_all(struct queue_db *db, struct queue_job *first, const struct queue_job *end)
+{
+    db->taker.want = NULL;
+    execute_some(db, first, end, OTHERS);
+    bool news = db->news;
+    db->news = false;
+    execute_some(db, first, end, CLAIMS);
+    execute_some(db, first, end, SUBMISSIONS);
+    db->taker.want = NULL;
+    db->news = db->news || news;
+    for (struct queue_job *job = first; job != end; job = job->next)
+        if (job->verb == CLAIM && job->rc == PERF_MISS && job->reply->count > job->before)
+            job->rc = PERF_OK;
+}
+
 /* Runs the calls from first on that are needed, those of one transaction. */
 static int run_transaction(struct sqlite_queue *q, struct queue_job *first, struct queue_job *end)
 {
@@ -133,11 +169,7 @@ static int run_transaction(struct sqlite_queue *q, struct queue_job *first, stru
     db->news = false;
     perf__queue_db_run(db, perf__queue_db_bind(db, SQL_BEGIN, ""));
     perf__queue_db_refresh(db);
-    for (struct queue_job *job = first; job != end && !db->rc; job = job->next)
-        if (job->needed) {
-            execute(db, job);
-            say(job);
-        }
+    execute_all(db, first, end);
     perf__queue_db_settle(db);
     perf__queue_db_run(db, perf__queue_db_bind(db, SQL_COMMIT, ""));
     if (!db->rc)
@@ -211,24 +243,6 @@ static bool run_all(struct sqlite_queue *q, struct queue_job *first)
 
 /* ----------------------------------------------------------------- the list */
 
-/* Tells a call whose turn it is. Once it is DONE it may be gone. */
-static void tell(struct queue_job *job, uint32_t turn)
-{
-    if (atomic_exchange_explicit(&job->turn, turn, memory_order_acq_rel) == SLEEPS)
-        perf__futex_wake(&job->turn, 1);
-}
-
-/* Waits until it is DONE or LEADS. */
-static uint32_t wait_turn(struct queue_job *job)
-{
-    uint32_t turn = WAITS;
-    atomic_compare_exchange_strong_explicit(&job->turn, &turn, SLEEPS, memory_order_acq_rel,
-                                            memory_order_acquire);
-    while ((turn = atomic_load_explicit(&job->turn, memory_order_acquire)) == SLEEPS)
-        perf__futex_wait(&job->turn, SLEEPS, -1);
-    return turn;
-}
-
 /* The connection is free; the mutex is held. Who takes it, to be told: the next one in the list. */
 static struct queue_job *pass_on(struct sqlite_queue *q)
 {
@@ -263,11 +277,11 @@ static void lead(struct sqlite_queue *q, const struct queue_job *own)
     struct queue_job *leader = pass_on(q);
     pthread_mutex_unlock(&q->mutex);
     if (leader)
-        tell(leader, LEADS);
+        perf__turn_tell(&leader->turn, TURN_LEADS);
     for (struct queue_job *job = first, *next; job; job = next) {
         next = job->next;
         if (job != own)
-            tell(job, DONE);
+            perf__turn_tell(&job->turn, TURN_DONE);
     }
 }
 
@@ -282,7 +296,7 @@ static int run(struct sqlite_queue *q, struct queue_job *job)
     q->busy = true;
     if (!leads) {
         pthread_mutex_unlock(&q->mutex);
-        leads = wait_turn(job) == LEADS;
+        leads = perf__turn_wait(&job->turn) == TURN_LEADS;
         if (leads)
             pthread_mutex_lock(&q->mutex);
     }
@@ -426,7 +440,7 @@ static bool others_changed(struct sqlite_queue *q)
     pthread_mutex_lock(&q->mutex);
     struct queue_job *leader = pass_on(q);
     if (leader)
-        tell(leader, LEADS);
+        perf__turn_tell(&leader->turn, TURN_LEADS);
     return changed;
 }
 

@@ -135,6 +135,20 @@ struct queue_rows {
     size_t count, cap;
 };
 
+/* A claim of the transaction under way that has room, and nothing is left in its lanes of its first
+ * queues: what comes there may go to it at once. */
+struct queue_taker {
+    const perf_queue_claim *want; /* NULL: there is none */
+    perf_queue_reply *reply;
+    size_t before; /* tasks in the reply that are not of this claim */
+    size_t queues;
+};
+
+static inline size_t perf__queue_taker_room(const struct queue_taker *taker)
+{
+    return taker->want ? taker->want->max - (taker->reply->count - taker->before) : 0;
+}
+
 /*
  * A connection with its statements and what it knows of the file. The first failure stays in rc,
  * and everything after it does nothing, so that code asks once, at its end.
@@ -156,6 +170,7 @@ struct queue_db {
     struct queue_loaded *claimed;
     struct queue_rows ends, followers, picked;
     struct perf__history history;
+    struct queue_taker taker;
 };
 
 enum { WAIT_SLOTS = 64, CLAIMED_SLOTS = 1024 };
@@ -251,6 +266,9 @@ bool perf__queue_write_may_sweep(struct queue_db *db, int64_t now_ms, perf_queue
 int perf__queue_read_add(struct queue_db *db, sqlite3_stmt *row, bool bytes,
                          const struct queue_loaded *claimed, const char *worker,
                          perf_queue_reply *reply);
+/* The numbers of a task as a claim of worker is about to write them. */
+void perf__queue_read_claimed(perf_queue_task *t, const struct queue_loaded *claimed,
+                              const char *worker);
 int perf__queue_read_get(struct queue_db *db, const char *id, perf_queue_reply *reply);
 int perf__queue_read_find(struct queue_db *db, const perf_queue_filter *filter,
                           perf_queue_reply *reply);

@@ -53,8 +53,9 @@ static const char *const texts[SQL_STATEMENTS] = {
         "INSERT INTO perf_queue_tasks(row, id, lane, state, place, sort, flags, pending, rank, "
         "due, "
         "created, priority, deadline, keep, max_attempts, timeout, unique_until, lim, user, batch, "
-        "uniq, limit_key, after, payload) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, "
-        "?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24) "
+        "uniq, limit_key, after, payload, attempts, token, lease, started, worker) VALUES(?1, ?2, "
+        "?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, "
+        "?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29) "
         "ON CONFLICT(id) DO NOTHING",
     [SQL_ADD_BYTES] = "INSERT OR REPLACE INTO perf_queue_bytes VALUES(?1, ?2)",
     [SQL_BYTES] = "SELECT data FROM perf_queue_bytes WHERE row=?1",

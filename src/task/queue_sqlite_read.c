@@ -99,8 +99,8 @@ static perf_bytes apart(struct queue_db *db, sqlite3_stmt *s)
     return (perf_bytes){"", 0};
 }
 
-/* What a claim is about to write. */
-static void fill_claim(perf_queue_task *t, const struct queue_loaded *claimed, const char *worker)
+void perf__queue_read_claimed(perf_queue_task *t, const struct queue_loaded *claimed,
+                              const char *worker)
 {
     t->state = claimed->state;
     t->attempts = claimed->attempts;
@@ -143,7 +143,7 @@ int perf__queue_read_add(struct queue_db *db, sqlite3_stmt *s, bool bytes,
     const char *space = strchr(perf__queue_db_text(db, s, C_UNIQUE), ' ');
     t.unique_key = space ? space + 1 : "";
     if (claimed) {
-        fill_claim(&t, claimed, worker); /* who claims has no use for a history */
+        perf__queue_read_claimed(&t, claimed, worker); /* who claims has no use for a history */
     } else {
         perf__history_tell(&db->history, &t, perf__queue_db_text(db, s, C_KEPT),
                            flags & TASK_WAITED, flags & TASK_LAST);

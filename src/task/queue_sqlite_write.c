@@ -256,6 +256,42 @@ static void end_task(struct queue_db *db, struct queue_loaded *t, int64_t state,
     after_move(db, t, now_ms);
 }
 
+/* ----------------------------------------------------------- who claims what */
+
+static bool wanted(const struct queue_lane *lane, const struct queue_name *name,
+                   const perf_queue_claim *want)
+{
+    if (lane->queue != name->queue)
+        return false;
+    for (size_t i = 0; i < want->kinds_count; i++) {
+        const perf_queue_kind *k = &want->kinds[i];
+        if (lane->version >= k->version_min && lane->version <= k->version_max &&
+            !strcmp(lane->kind, k->kind))
+            return true;
+    }
+    return false;
+}
+
+/* Makes a task that is QUEUED, in memory only, RUNNING for this claim. */
+static void start(struct queue_db *db, struct queue_loaded *t, const perf_queue_claim *want)
+{
+    t->state = PERF_TASK_RUNNING;
+    t->flags |= TASK_LAST;
+    t->attempts++;
+    t->token = db->next++;
+    t->started = want->now_ms;
+    t->lease = want->now_ms + want->lease_ms;
+}
+
+/* Remembers a task that was claimed here, for its end. Without memory that end looks for it. */
+static void remember(struct queue_db *db, const struct queue_loaded *t)
+{
+    if (!db->claimed)
+        db->claimed = perf__calloc(&db->q->allocator, CLAIMED_SLOTS, sizeof *db->claimed);
+    if (db->claimed)
+        db->claimed[t->token % CLAIMED_SLOTS] = *t;
+}
+
 /* ------------------------------------------------------------------ enqueue */
 
 /* The next id of a list; an id that is too long is "", which no task has. */
@@ -329,20 +365,21 @@ static int check_unique(struct queue_db *db, const char *uniq, int64_t now_ms, i
     return db->rc ? db->rc : held ? PERF_EEXISTS : PERF_OK;
 }
 
-/* A row for the task in its first state; limit keys come right after. False: its id is taken. */
+/* A row for the task in its first state; limit keys come right after. worker: who runs it, if it is
+ * RUNNING. False: its id is taken. */
 static bool insert(struct queue_db *db, const perf_queue_task *task, const struct queue_loaded *t,
-                   const char *uniq)
+                   const char *uniq, const char *worker)
 {
     int64_t place, sort;
     bool apart = task->payload.len > INLINE_MAX;
     perf_bytes none = {NULL, 0}, payload = apart ? none : task->payload;
-    const char *types =
-        place_types(t, &place, &sort, "itiiiiiniiiniinnnnsssssb", "itiinniniiiniinnnnsssssb");
+    const char *types = place_types(t, &place, &sort, "itiiiiiniiiniinnnnsssssbnnnns",
+                                    "itiinniniiiniinnnnsssssbnnnns");
     sqlite3_stmt *s = perf__queue_db_bind(
         db, SQL_INSERT, types, t->row, task->id, t->lane, t->state, place, sort, t->flags,
         t->pending, t->rank, t->due, task->created_ms, task->priority, task->deadline_ms, t->keep,
         t->max_attempts, task->timeout_ms, t->unique_until, t->limit, task->user, task->batch, uniq,
-        task->limit_key, task->after, payload);
+        task->limit_key, task->after, payload, t->attempts, t->token, t->lease, t->started, worker);
     if (!perf__queue_db_run(db, s))
         return false;
     if (apart)
@@ -350,6 +387,44 @@ static bool insert(struct queue_db *db, const perf_queue_task *task, const struc
                            perf__queue_db_bind(db, SQL_ADD_BYTES, "ib", 2 * t->row, task->payload));
     count(db, t->lane, 0, t->state);
     return true;
+}
+
+/* The claim that takes a task as it comes; NULL: it goes into the lane. */
+static const perf_queue_claim *taker_of(const struct queue_db *db, const struct queue_loaded *t,
+                                        const struct queue_lane *lane)
+{
+    const perf_queue_claim *want = db->taker.want;
+    if (!want || db->news || t->state != PERF_TASK_QUEUED ||
+        (t->deadline && want->now_ms >= t->deadline) || !perf__queue_taker_room(&db->taker))
+        return NULL;
+    for (size_t i = 0; i < db->names_count; i++) {
+        const struct queue_name *name = &db->names[i];
+        if (name->paused || !wanted(lane, name, want))
+            continue;
+        for (size_t j = 0; j < db->taker.queues; j++)
+            if (!strcmp(want->queues[j], name->name))
+                return want;
+    }
+    return NULL;
+}
+
+/* Adds a task that came RUNNING to the reply of its claim, which stays in order. */
+static void give_new(struct queue_db *db, const perf_queue_task *task, const struct queue_loaded *t)
+{
+    perf_queue_reply *reply = db->taker.reply;
+    perf_queue_task given = *task;
+    perf__queue_read_claimed(&given, t, db->taker.want->worker);
+    int rc = perf_queue_reply_add(reply, &given);
+    if (rc) {
+        db->rc = db->rc ? db->rc : rc;
+        return;
+    }
+    remember(db, t);
+    size_t at = reply->count - 1;
+    perf_queue_task *own = reply->tasks[at];
+    for (; at > db->taker.before && reply->tasks[at - 1]->rank > own->rank; at--)
+        reply->tasks[at] = reply->tasks[at - 1];
+    reply->tasks[at] = own;
 }
 
 int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, int64_t now_ms,
@@ -394,6 +469,7 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
         .due = task->due_ms,
         .rank = task->rank,
         .keep = task->keep_ms,
+        .deadline = task->deadline_ms,
         .unique_until = uniq[0] ? task->unique_until_ms : 0,
         .limit = task->limit_key[0] && task->limit < 1 ? 1 : task->limit,
         .max_attempts = task->max_attempts,
@@ -408,12 +484,17 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
     else if (t.state == PERF_TASK_QUEUED && t.flags & TASK_LIMITED)
         t.state = TASK_ASIDE;
     t.flags |= t.state == PERF_TASK_WAITING ? TASK_WAITED : 0;
-    if (!insert(db, task, &t, uniq)) {
+    const perf_queue_claim *taker = taker_of(db, &t, lane);
+    if (taker)
+        start(db, &t, taker);
+    if (!insert(db, task, &t, uniq, taker ? taker->worker : "")) {
         if (db->rc)
             return db->rc;
         snprintf(existing, 72, "%s", task->id);
         return PERF_EEXISTS;
     }
+    if (taker)
+        give_new(db, task, &t);
     if (t.state == TASK_ASIDE)
         settle_limit(db, t.row);
     if (t.state == PERF_TASK_QUEUED)
@@ -425,20 +506,6 @@ int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, 
 }
 
 /* -------------------------------------------------------------------- claim */
-
-static bool wanted(const struct queue_lane *lane, const struct queue_name *name,
-                   const perf_queue_claim *want)
-{
-    if (lane->queue != name->queue)
-        return false;
-    for (size_t i = 0; i < want->kinds_count; i++) {
-        const perf_queue_kind *k = &want->kinds[i];
-        if (lane->version >= k->version_min && lane->version <= k->version_max &&
-            !strcmp(lane->kind, k->kind))
-            return true;
-    }
-    return false;
-}
 
 bool perf__queue_write_may_claim(struct queue_db *db, const perf_queue_claim *want)
 {
@@ -487,15 +554,6 @@ static void pick(struct queue_db *db, const struct queue_name *name, const perf_
     }
 }
 
-/* Remembers a task that was claimed here, for its end. Without memory that end looks for it. */
-static void remember(struct queue_db *db, const struct queue_loaded *t)
-{
-    if (!db->claimed)
-        db->claimed = perf__calloc(&db->q->allocator, CLAIMED_SLOTS, sizeof *db->claimed);
-    if (db->claimed)
-        db->claimed[t->token % CLAIMED_SLOTS] = *t;
-}
-
 /* May it run? If not it is moved out of the way. */
 static bool may_run(struct queue_db *db, struct queue_loaded *t, const perf_queue_claim *want)
 {
@@ -528,12 +586,7 @@ static bool give(struct queue_db *db, int64_t row, const perf_queue_claim *want,
     if (!given)
         goto out;
     count(db, t.lane, PERF_TASK_QUEUED, PERF_TASK_RUNNING);
-    t.state = PERF_TASK_RUNNING;
-    t.flags |= TASK_LAST;
-    t.attempts++;
-    t.token = db->next++;
-    t.started = want->now_ms;
-    t.lease = want->now_ms + want->lease_ms;
+    start(db, &t, want);
     int rc = perf__queue_read_add(db, s, true, &t, want->worker, reply);
     if (rc && !db->rc)
         db->rc = rc;
@@ -551,8 +604,8 @@ out:
 int perf__queue_write_claim(struct queue_db *db, const perf_queue_claim *want,
                             perf_queue_reply *reply)
 {
-    size_t given = 0;
-    for (size_t i = 0; i < want->queues_count && !given && !db->rc; i++) {
+    size_t given = 0, before = reply->count, i;
+    for (i = 0; i < want->queues_count && !given && !db->rc; i++) {
         struct queue_name *name = perf__queue_db_name_of(db, want->queues[i], false);
         if (!name || name->paused)
             continue;
@@ -565,6 +618,8 @@ int perf__queue_write_claim(struct queue_db *db, const perf_queue_claim *want,
         } while (db->picked.count && given < want->max && !db->rc && ++picks < PICKS_MAX);
         db->news = db->news || picks == PICKS_MAX; /* the rest is for the next claim */
     }
+    if (given < want->max)
+        db->taker = (struct queue_taker){want, reply, before, i};
     return db->rc ? db->rc : given ? PERF_OK : PERF_MISS;
 }
 

@@ -153,7 +153,7 @@ $(BENCH_DIR)/tasks-redis-libperf: tests/bench/tasks_redis_libperf.c lib/libperf.
 	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< lib/libperf.a $(PKG_LIBS) -lm
 
 .PHONY: bench-task-redis
-bench-task-redis: $(BENCH_DIR)/tasks-redis-libperf ## durable tasks in Redis, beside asynq, BullMQ and RQ
+bench-task-redis: $(BENCH_DIR)/tasks-redis-libperf $(BENCH_DIR)/task-durable ## durable tasks in Redis, beside asynq, BullMQ and RQ
 ifneq ($(PEERS),0)
 	@tests/bench/peers/build.sh $(BENCH_DIR) task-redis
 endif

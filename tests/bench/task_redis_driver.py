@@ -17,6 +17,7 @@ import time
 
 HERE = pathlib.Path(__file__).parent
 OURS = "libperf"
+ENGINE = "libperf-8t"  # through perf_tasks, one by one by as many threads as asynq's
 WORKERS = 2
 AT_ONCE = 64
 # RQ is so much slower that its share of tasks is smaller; the figures are tasks a second.
@@ -56,6 +57,7 @@ class Server:
 def command(directory, name):
     programs = {
         OURS: ([directory / "tasks-redis-libperf"], [str(AT_ONCE)]),
+        ENGINE: ([directory / "task-durable"], []),
         "libperf-single": ([directory / "tasks-redis-libperf"], ["1"]),
         "asynq": ([directory / "peer-tasks-go"], []),
         "BullMQ": (["node", directory / "peer-tasks-node" / "main.js"], []),
@@ -72,8 +74,10 @@ def command(directory, name):
 def run(directory, server, name, tasks):
     program, more = command(directory, name)
     server.say("FLUSHALL")
-    done = subprocess.run([*map(str, program), str(server.port), str(WORKERS),
-                           str(tasks // SHARE.get(name, 1)), *more], capture_output=True, text=True,
+    arguments = [str(server.port), str(WORKERS), str(tasks // SHARE.get(name, 1)), *more]
+    if name == ENGINE:
+        arguments = ["redis", f"redis://127.0.0.1:{server.port}", "8", str(tasks)]
+    done = subprocess.run([*map(str, program), *arguments], capture_output=True, text=True,
                           timeout=300, check=False)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
@@ -88,7 +92,7 @@ def main():
     parser.add_argument("--tasks", type=int, default=20000)
     options = parser.parse_args()
     options.dir = options.dir.resolve()
-    names = [OURS, "libperf-single", *(AIMS if options.peers else [])]
+    names = [OURS, ENGINE, "libperf-single", *(AIMS if options.peers else [])]
     rows, missing = {}, {}
     server = Server()
     try:
@@ -125,6 +129,10 @@ def main():
             ratio = medians[OURS] / medians[name]
             print(f"  {'ok   ' if ratio >= aim else 'SHORT'} against {name}: {ratio:.2f} "
                   f"(aim {aim})")
+    if ENGINE in medians and "asynq" in medians:
+        ratio = medians[ENGINE] / medians["asynq"]
+        print(f"  {'ok   ' if ratio >= AIMS['asynq'] else 'SHORT'} one by one, against asynq: "
+              f"{ratio:.2f} (aim {AIMS['asynq']})")
     return 0
 
 

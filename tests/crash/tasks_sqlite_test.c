@@ -23,9 +23,10 @@
 #include "../../src/base/hash.h"
 #include "tasks_fixture.h"
 
-enum { DEFAULT_ROUNDS = 30, ID_SIZE = 72, TASKS_MAX = 400000 };
+enum { DEFAULT_ROUNDS = 30, ID_SIZE = 72, TASKS_MAX = 400000, EXIT_BY_HANDLER = 30 };
 
 static int journal = -1;
+static bool leaves; /* handlers end their process */
 
 static void note(char what, const char *id, long long n)
 {
@@ -52,6 +53,8 @@ static int journaled(perf_run *run, void *ctx)
     (void)ctx;
     long long attempt = (long long)perf_run_attempt(run);
     note('B', perf_run_id(run), attempt);
+    if (leaves)
+        _exit(EXIT_BY_HANDLER);
     perf_bytes payload;
     if (perf_run_payload(run, &payload) || payload.len != strlen(perf_run_id(run)) ||
         memcmp(payload.data, perf_run_id(run), payload.len) != 0)
@@ -109,7 +112,8 @@ __attribute__((constructor)) static void become_a_child(void)
     journal = open(journal_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (journal < 0)
         _exit(13);
-    if (*role == 'w')
+    leaves = *role == 'l';
+    if (*role == 'w' || leaves)
         work(path);
     submit_for_ever(path);
 }
@@ -215,6 +219,45 @@ static bool all_done(perf_tasks *tasks)
     perf_tasks_counts c = PERF_TASKS_COUNTS_INIT;
     OK(perf_tasks_count(tasks, NULL, &c));
     return !c.waiting && !c.queued && !c.running && !c.retrying;
+}
+
+/* A task that takes its process with it has had an attempt each time, and no more than it may. */
+Test(crash, a_handler_that_exits_has_its_attempts)
+{
+    enum { ATTEMPTS = 3 };
+    char *path = test_temp_file("tasks.db"), journal_path[600];
+    snprintf(journal_path, sizeof journal_path, "%s-journal.txt", path);
+    perf_tasks_options o = crash_options(path);
+    perf_submit_options s = PERF_SUBMIT_OPTIONS_INIT;
+    perf_tasks *tasks;
+    OK(perf_tasks_open(&o, &tasks)); /* it only submits and looks */
+    s.id = "leaves";
+    s.max_attempts = ATTEMPTS;
+    OK(perf_tasks_submit(tasks, "crash", s.id, strlen(s.id), &s, NULL));
+    for (int attempt = 1; attempt <= ATTEMPTS; attempt++) {
+        int status;
+        pid_t pid = start("leave", path, journal_path);
+        cr_assert(waitpid(pid, &status, 0) == pid);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_BY_HANDLER, "it said %d",
+                  status);
+        perf_task_record *r = NULL;
+        OK(perf_tasks_get(tasks, s.id, &r));
+        cr_assert_eq(r->attempts, attempt, "%s", r->history);
+        cr_assert_eq(r->state, PERF_TASK_RUNNING, "%s", r->history);
+        perf_task_record_free(r);
+    }
+    /* Whoever finds the last lease over buries it, and runs it no more. */
+    pid_t pid = start("leave", path, journal_path);
+    perf_task_record *r = NULL;
+    OK(perf_tasks_wait(tasks, s.id, 60000, &r));
+    cr_assert_eq(r->state, PERF_TASK_DEAD, "%s", r->history);
+    cr_assert_eq(r->attempts, ATTEMPTS);
+    cr_assert_eq(r->status, PERF_ETIMEDOUT);
+    perf_task_record_free(r);
+    kill_child(pid);
+    OK(perf_tasks_close(tasks, 10000));
+    unlink(journal_path);
+    test_remove_dir_of(path);
 }
 
 Test(crash, tasks_survive_kill)

@@ -343,6 +343,52 @@ Test(task_queue_redis, nothing_is_left_behind)
     tear_down(&f);
 }
 
+/* Submissions of many threads share calls; each has the answer to its own. */
+static void *submit_variously(void *arg)
+{
+    struct fixture *f = ((void **)arg)[0];
+    const char *name = ((void **)arg)[1];
+    for (int n = 0; n < 40; n++) {
+        char ids[3][72], absent[80], existing[3][72] = {"", "", ""};
+        int statuses[3];
+        perf_queue_task tasks[3];
+        for (int i = 0; i < 3; i++) {
+            snprintf(ids[i], sizeof ids[i], "%s-%d-%d", name, n, i);
+            tasks[i] = test_queue_task(ids[i], NOW);
+        }
+        snprintf(absent, sizeof absent, "absent-%s-%d", name, n);
+        tasks[1].after = absent;
+        cr_assert(perf__task_queue_enqueue(f->queue, &tasks[0], 1, NULL, NOW, statuses, existing) ==
+                  PERF_OK);
+        cr_assert(perf__task_queue_enqueue(f->queue, tasks, 3, NULL, NOW, statuses, existing) ==
+                  PERF_EINVAL);
+        cr_assert(strstr(perf_last_error(), absent), "%s", perf_last_error());
+        cr_assert(statuses[0] == PERF_EEXISTS && !strcmp(existing[0], ids[0]));
+        cr_assert(statuses[1] == PERF_EINVAL && statuses[2] == PERF_OK && !existing[2][0]);
+    }
+    return NULL;
+}
+
+Test(task_queue_redis, who_shares_a_call_has_its_own_answers)
+{
+    static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    struct fixture f;
+    pthread_t threads[8];
+    void *args[8][2];
+    set_up(&f, NULL);
+    for (int i = 0; i < 8; i++) {
+        args[i][0] = &f;
+        args[i][1] = (void *)(uintptr_t)names[i];
+        cr_assert(!pthread_create(&threads[i], NULL, submit_variously, args[i]));
+    }
+    for (int i = 0; i < 8; i++)
+        pthread_join(threads[i], NULL);
+    perf_queue_counts counts;
+    cr_assert(perf__task_queue_count(f.queue, "q", NOW, &counts) == PERF_OK);
+    cr_assert(counts.by_state[PERF_TASK_QUEUED] == 8 * 40 * 2);
+    tear_down(&f);
+}
+
 struct client_run {
     struct fixture *f;
     struct perf__task_queue *queue;

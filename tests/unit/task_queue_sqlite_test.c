@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The SQLite queue: the promises of every queue, and those of its file. */
+#include <pthread.h>
+#include <sched.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,6 +140,118 @@ Test(task_queue_sqlite, others_are_seen_and_noticed)
     perf__task_queue_close(two);
     test_remove_dir_of(path);
 }
+
+/* ------------------------------------------------------- in one transaction */
+
+enum { MEETING_THREADS = 6, MEETING_EACH = 4, MEETING_ROUNDS = 20 };
+
+struct meeting {
+    struct perf__task_queue *queue;
+    int thread, round;
+    perf_queue_reply reply;
+};
+
+/* Submits tasks of falling rank: one alone, the others in one call. */
+static void *submit_at_meeting(void *arg)
+{
+    struct meeting *m = arg;
+    char ids[MEETING_EACH][72];
+    perf_queue_task tasks[MEETING_EACH];
+    int statuses[MEETING_EACH];
+    for (int i = 0; i < MEETING_EACH; i++) {
+        snprintf(ids[i], sizeof ids[i], "%d-%d-%d", m->round, m->thread, i);
+        tasks[i] = test_queue_task(ids[i], 1000);
+        tasks[i].rank = 100 * m->thread - i;
+    }
+    cr_assert(perf__task_queue_enqueue(m->queue, tasks, 1, NULL, 1000, statuses, NULL) == PERF_OK);
+    cr_assert(perf__task_queue_enqueue(m->queue, tasks + 1, MEETING_EACH - 1, NULL, 1000, statuses,
+                                       NULL) == PERF_OK);
+    return NULL;
+}
+
+static void *claim_at_meeting(void *arg)
+{
+    struct meeting *m = arg;
+    const char *name = "q";
+    perf_queue_kind kind = {"k", 0, 0};
+    perf_queue_claim want = {sizeof want, &name, 1, &kind, 1, 10, "w", 1000, 1000};
+    int rc = perf__task_queue_claim(m->queue, &want, &m->reply);
+    cr_assert(rc == (m->reply.count ? PERF_OK : PERF_MISS));
+    return NULL;
+}
+
+/* Every task that was claimed is RUNNING for who claimed it, in order, and its end is taken. */
+static size_t finish_in_order(struct meeting *m)
+{
+    size_t count = m->reply.count;
+    perf_queue_reply seen = {.allocator = &host.allocator};
+    for (size_t i = 0; i < count; i++) {
+        const perf_queue_task *t = m->reply.tasks[i];
+        cr_assert(!i || m->reply.tasks[i - 1]->rank <= t->rank);
+        cr_assert(t->state == PERF_TASK_RUNNING && t->attempts == 1);
+        cr_assert(perf__task_queue_get(m->queue, t->id, &seen) == PERF_OK);
+        const perf_queue_task *kept = seen.tasks[i];
+        cr_assert(kept->state == PERF_TASK_RUNNING && kept->token == t->token);
+        cr_assert(kept->attempts == 1 && !strcmp(kept->worker, "w") && kept->rank == t->rank);
+        cr_assert(kept->lease_until_ms == t->lease_until_ms && kept->lease_until_ms == 2000);
+        cr_assert(kept->started_ms == 1000 && kept->payload.len == t->payload.len);
+        perf_queue_end end = {.struct_size = sizeof end,
+                              .id = t->id,
+                              .token = t->token,
+                              .state = PERF_TASK_SUCCEEDED,
+                              .now_ms = 1000,
+                              .error = ""};
+        cr_assert(perf__task_queue_finish(m->queue, &end, 1) == PERF_OK && !end.outcome);
+    }
+    perf__queue_reply_free(&seen);
+    perf__queue_reply_free(&m->reply);
+    return count;
+}
+
+/*
+ * Claims and submissions of one transaction: somebody else has the file's lock while they gather.
+ * A task then goes to its claim without having been queued, or it is queued; never both, or none.
+ */
+Test(task_queue_sqlite, claims_and_submissions_meet)
+{
+    char *path = test_temp_file("queue.db");
+    struct perf__task_queue *queue;
+    sqlite3 *other;
+    cr_assert(open_at(path, &queue) == PERF_OK && sqlite3_open(path, &other) == SQLITE_OK);
+    for (int round = 0; round < MEETING_ROUNDS; round++) {
+        struct meeting m[MEETING_THREADS];
+        pthread_t threads[MEETING_THREADS];
+        while (sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+            continue;
+        for (int i = 0; i < MEETING_THREADS; i++) {
+            m[i] = (struct meeting){queue, i, round, {.allocator = &host.allocator}};
+            bool claims = i && i == round % MEETING_THREADS; /* in some rounds nobody does */
+            cr_assert(!pthread_create(&threads[i], NULL,
+                                      claims ? claim_at_meeting : submit_at_meeting, &m[i]));
+            sched_yield();
+        }
+        cr_assert(sqlite3_exec(other, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
+        for (int i = 0; i < MEETING_THREADS; i++)
+            pthread_join(threads[i], NULL);
+        for (int i = 0; i < MEETING_THREADS; i++)
+            finish_in_order(&m[i]);
+        do
+            claim_at_meeting(&m[0]);
+        while (finish_in_order(&m[0]));
+    }
+    perf_queue_counts counts = {.struct_size = sizeof counts};
+    cr_assert(perf__task_queue_count(queue, "q", 1000, &counts) == PERF_OK);
+    size_t claimers = MEETING_ROUNDS - (MEETING_ROUNDS + MEETING_THREADS - 1) / MEETING_THREADS;
+    size_t all = (MEETING_ROUNDS * MEETING_THREADS - claimers) * MEETING_EACH;
+    cr_assert(counts.by_state[PERF_TASK_SUCCEEDED] == all, "%llu of %zu",
+              (unsigned long long)counts.by_state[PERF_TASK_SUCCEEDED], all);
+    cr_assert(!counts.by_state[PERF_TASK_QUEUED] && !counts.by_state[PERF_TASK_RUNNING]);
+    sqlite3_close(other);
+    perf__task_queue_close(queue);
+    test_remove_dir_of(path);
+}
+
+/* --------------------------------------------------------------------- ends */
 
 /* Claims the one task that is there at now, and returns its token. */
 static uint64_t claim_at(struct perf__task_queue *queue, int64_t now)

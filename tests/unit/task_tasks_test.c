@@ -391,6 +391,71 @@ BOTH(a_timeout_is_of_an_attempt)
     works_close(&w);
 }
 
+/* The clock on the wall is set, while that of the machine goes on. */
+BOTH(the_clock_is_set)
+{
+    enum { HOUR_MS = 3600000 };
+    struct works w;
+    works_open(&w, workers(4), durable, true);
+    works_handle(&w, NULL);
+    OK(perf_tasks_start(w.tasks));
+    atomic_store(&w.hold, true);
+    perf_submit_options o = PERF_SUBMIT_OPTIONS_INIT;
+    o.delay_ms = HOUR_MS / 2;
+    perf_task_id running = submit(&w, "linger", "", NULL);
+    perf_task_id delayed = submit(&w, "obey", "", &o);
+    EVENTUALLY(atomic_load(&w.running) == 1);
+
+    atomic_fetch_sub(&w.th.realtime_ms, HOUR_MS);
+    perf_task_id id = submit(&w, "obey", "", NULL); /* nothing waits for the hour to come again */
+    ends_as(&w, id.text, PERF_TASK_SUCCEEDED);
+    cr_assert_eq(state_of(&w, delayed.text), PERF_TASK_WAITING);
+    cr_assert_eq(state_of(&w, running.text), PERF_TASK_RUNNING);
+
+    /* What is due by now runs. A lease may be over, too, and the task begin again, but it ends
+     * once. */
+    atomic_fetch_add(&w.th.realtime_ms, 2 * HOUR_MS);
+    ends_as(&w, delayed.text, PERF_TASK_SUCCEEDED);
+    id = submit(&w, "obey", "", NULL);
+    ends_as(&w, id.text, PERF_TASK_SUCCEEDED);
+    atomic_store(&w.hold, false);
+    ends_as(&w, running.text, PERF_TASK_SUCCEEDED);
+    cr_assert_leq(attempts_of(&w, running.text), 2);
+    OK(perf_tasks_stop(w.tasks, 10000));
+    perf_tasks_stats stats = works_stats(&w);
+    cr_assert_eq(stats.succeeded, 4);
+    cr_assert_eq(stats.failed + stats.dead + stats.cancelled, 0);
+    works_close(&w);
+}
+
+enum { LARGE = 10 << 20 };
+
+static int be_large(perf_run *run, void *ctx)
+{
+    (void)ctx;
+    char *result = malloc(LARGE);
+    memset(result, 'x', LARGE);
+    int rc = perf_run_result(run, result, LARGE);
+    free(result);
+    return rc;
+}
+
+BOTH(a_large_result_is_kept)
+{
+    struct works w;
+    works_open(&w, defaults, durable, false);
+    OK(perf_tasks_handle(w.tasks, "large", be_large, NULL, NULL));
+    OK(perf_tasks_start(w.tasks));
+    perf_task_id id = submit(&w, "large", "", NULL);
+    ends_as(&w, id.text, PERF_TASK_SUCCEEDED);
+    perf_task_record *r = record_of(&w, id.text);
+    cr_assert_eq(r->result.len, LARGE);
+    const char *result = r->result.data;
+    cr_assert(result[0] == 'x' && !memcmp(result, result + 1, LARGE - 1));
+    perf_task_record_free(r);
+    works_close(&w);
+}
+
 /* A lease is kept as long as the handler runs; beyond its time and a lease it is not. */
 BOTH(a_handler_that_hangs_loses_its_task)
 {
