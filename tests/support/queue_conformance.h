@@ -17,6 +17,7 @@ struct queue_conformance {
     perf_tasks_options options;
     void (*empty)(void *ctx); /* NULL: an opened queue is empty */
     void *ctx;
+    int exact_tasks; /* that threads share in one check; 0: 10000. Fewer for slow emulators */
 };
 
 /* Runs every check, each on an empty queue. */
