@@ -30,8 +30,7 @@ const struct perf__table_design perf__tables[PERF__TABLES] = {
      "tasks",
      "ASYNC_TASKS_TABLE",
      "lms-async-tasks",
-     {"BatchGetItem", "BatchWriteItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem",
-      "Query", "UpdateItem"},
+     {"BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "UpdateItem"},
      {{"by_user", "user", "seq", 'S', "KEYS_ONLY"},
       {"by_state", "state", "place", 'S', "KEYS_ONLY"},
       {"by_lane", "lane", "rank", 'S', "KEYS_ONLY"}}},
@@ -39,7 +38,7 @@ const struct perf__table_design perf__tables[PERF__TABLES] = {
      "queue",
      "BACKGROUND_QUEUE_TABLE",
      "lms-background-queue",
-     {"BatchGetItem", "BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"},
+     {"DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"},
      {{0}}},
 };
 

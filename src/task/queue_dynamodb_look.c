@@ -212,7 +212,7 @@ static int take_count(struct perf__json all, uint64_t *count, char from[PLACE_SI
     if (perf__json_find(all, "LastEvaluatedKey", '{', &last) &&
         perf__json_find(last, "place", '{', &place) && perf__json_find(place, "S", '"', &value) &&
         value.len < PLACE_SIZE)
-        strcpy(from + perf__json_text(value, from), "!"); /* behind that one */
+        memcpy(from + perf__json_text(value, from), "!", 2); /* behind that one */
     return PERF_OK;
 }
 

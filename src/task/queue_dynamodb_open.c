@@ -96,7 +96,7 @@ static int read_parameters(const char *location, const char *at, struct dynamodb
         at += part;
     }
     if (*q->prefix)
-        strcat(q->prefix, "|");
+        memcpy(q->prefix + strlen(q->prefix), "|", 2);
     return PERF_OK;
 }
 

@@ -16,7 +16,7 @@
 #include "server.h"
 #include "test.h"
 
-enum { NOW = 1000000, LEASE = 30000, EXACT = 400 };
+enum { NOW = 1000000, LEASE = 30000, EXACT = 400, MEMORY_STEP = 23 };
 
 static const perf_host own = PERF_HOST_INIT;
 
@@ -403,6 +403,95 @@ static void figures(struct fixture *f)
     perf__task_queue_close(queue);
 }
 
+/* ----------------------------------------------------------------- a server that dies */
+
+struct survivor {
+    struct fixture *f;
+    int from, wanted;
+    _Atomic int *ended;
+    _Atomic unsigned char *done;
+    unsigned char *stored;
+};
+
+/* Submits its own numbers, and works on whatever it gets, while the server comes and goes. */
+static void *survive(void *arg)
+{
+    struct survivor *w = arg;
+    struct fixture mine = *w->f;
+    int64_t now = NOW;
+    mine.reply = (perf_queue_reply){.allocator = &w->f->host.allocator};
+    for (int n = w->from; *w->ended < w->wanted;) {
+        char id[16];
+        if (n < w->wanted) {
+            snprintf(id, sizeof id, "%d", n);
+            int rc = put_for(w->f->queue, id, INT64_MAX);
+            if (rc == PERF_OK || rc == PERF_EEXISTS) { /* an id of our own, after an error */
+                w->stored[n] = 1;
+                n += 2;
+            }
+        }
+        if (claim(&mine, w->f->queue, 4) != PERF_OK) {
+            /* What a lost reply claimed comes back when its lease is over. */
+            perf_queue_swept swept;
+            perf__task_queue_sweep(w->f->queue, now += 2 * LEASE, 100, &swept);
+            continue;
+        }
+        for (size_t i = 0; i < mine.reply.count; i++) {
+            const perf_queue_task *t = mine.reply.tasks[i];
+            int rc;
+            do
+                rc = finish(w->f->queue, t->id, t->token);
+            while (rc && rc != PERF_ECONFLICT); /* told so, or not at all: it is still ours */
+            w->done[atoi(t->id)] += rc == PERF_OK;
+            *w->ended += rc == PERF_OK;
+        }
+    }
+    perf__queue_reply_free(&mine.reply);
+    return NULL;
+}
+
+Test(task_queue_dynamodb, server_dies_and_comes_back_without_loss)
+{
+    enum { TASKS = 60, DEATHS = 2 };
+    static struct fixture f;
+    static unsigned char stored[TASKS];
+    static _Atomic unsigned char done[TASKS];
+    static _Atomic int ended;
+    struct survivor all[2];
+    pthread_t threads[2];
+    set_up(&f, test_server_dynamodb_kept());
+    f.queue = open_queue(&f);
+    for (int i = 0; i < 2; i++) {
+        all[i] = (struct survivor){&f, i, TASKS, &ended, done, stored};
+        cr_assert(!pthread_create(&threads[i], NULL, survive, &all[i]));
+    }
+    for (int death = 1; death <= DEATHS; death++) {
+        while (ended < death * TASKS / (DEATHS + 1))
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+        test_server_kill(f.server);
+        cr_assert(test_server_restart(f.server), "%s", test_server_why());
+    }
+    /* An end whose reply was lost may be told as a conflict: the records say when all are over. */
+    perf_queue_counts counts = {0};
+    while (counts.by_state[PERF_TASK_SUCCEEDED] < TASKS) {
+        int rc = perf__task_queue_count(f.queue, "q", NOW, &counts);
+        cr_assert(rc == PERF_OK || rc == PERF_EREJECTED, "%s", perf_last_error());
+        nanosleep(&(struct timespec){0, 20000000}, NULL);
+    }
+    ended = TASKS;
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    for (int n = 0; n < TASKS; n++) {
+        char id[16];
+        snprintf(id, sizeof id, "%d", n);
+        cr_assert(stored[n] && done[n] <= 1, "task %d: %d, ended %d times", n, stored[n], done[n]);
+        cr_assert(state_of(&f, id) == PERF_TASK_SUCCEEDED, "task %d", n);
+        cr_assert(f.reply.tasks[0]->result.len == 6);
+    }
+    perf__task_queue_close(f.queue);
+    tear_down(&f);
+}
+
 /* --------------------------------------------------------------------- the engine */
 
 static int twice(perf_run *run, void *ctx)
@@ -450,11 +539,15 @@ Test(task_queue_dynamodb, everything_on_one_server)
 {
     static struct fixture f;
     set_up(&f, test_server_dynamodb());
-    struct queue_conformance c = {
-        .options = PERF_TASKS_OPTIONS_INIT, .empty = empty, .ctx = &f, .exact_tasks = EXACT};
+    struct queue_conformance c = {.options = PERF_TASKS_OPTIONS_INIT,
+                                  .empty = empty,
+                                  .ctx = &f,
+                                  .exact_tasks = EXACT,
+                                  .no_memory_step = MEMORY_STEP};
     c.options.backend = "dynamodb";
     c.options.location = f.location;
     queue_conformance(&c);
+    queue_survives_no_memory(&c);
     prefixes_are_apart(&f);
     others_work_on_it(&f);
     foreign_items_are_named(&f);

@@ -1195,7 +1195,7 @@ void queue_survives_no_memory(const struct queue_conformance *c)
     struct test_host th;
     const perf_host *view = test_host_init(&th);
     bool done = false;
-    for (int64_t at = 1; !done; at++) {
+    for (int64_t at = 1; !done; at += c->no_memory_step ? c->no_memory_step : 1) {
         cr_assert(at < 2000, "no end of allocations");
         struct under_test u = {.now = NOW};
         struct perf__task_queue *queue = NULL;
