@@ -452,7 +452,7 @@ static void *survive(void *arg)
 
 Test(task_queue_dynamodb, server_dies_and_comes_back_without_loss)
 {
-    enum { TASKS = 60, DEATHS = 2 };
+    enum { TASKS = 24, DEATHS = 1 };
     static struct fixture f;
     static unsigned char stored[TASKS];
     static _Atomic unsigned char done[TASKS];
