@@ -14,8 +14,8 @@
  *     perf_tasks_close(tasks, 10000);
  *
  * A task is a payload (bytes) for the handler of its kind. Once perf_tasks_submit
- * has returned PERF_OK, the task is kept by its queue (SQLite, Redis, memory,
- * or one of the host's) and reaches one of four ends: succeeded, failed, dead or
+ * has returned PERF_OK, the task is kept by its queue (SQLite, Redis, DynamoDB,
+ * memory, or one of the host's) and reaches one of four ends: succeeded, failed, dead or
  * cancelled, whatever happens to this process. In-process work that may die with
  * the process is executor.h's.
  *
@@ -55,7 +55,7 @@ typedef struct perf_tasks perf_tasks;
 /** How to open. Zero in a field means the default; durations are in milliseconds. */
 typedef struct perf_tasks_options {
     size_t struct_size;
-    const char *backend;  /**< "sqlite" (default), "memory" or "redis" */
+    const char *backend;  /**< "sqlite" (default), "memory", "redis" or "dynamodb" */
     const char *location; /**< file, URL or table, as the backend has it; default: its own */
     const perf_queue_vtable *vtable; /**< a queue of the host's, instead of backend; copied */
     void *queue_ctx;                 /**< handed to the queue's open */

@@ -129,12 +129,15 @@ static void plan(struct table *t)
         t->look = (struct perf__table_look){0};
     while ((step = next_step(t)).kind) {
         add_step(t, step);
-        if (step.kind == CREATE)
-            t->look = (struct perf__table_look){.exists = true, .has_index = {true, true}};
-        else if (step.kind == INDEX)
+        if (step.kind == CREATE) { /* with all its indexes */
+            t->look = (struct perf__table_look){.exists = true};
+            for (size_t i = 0; i < PERF__TABLE_INDEXES; i++)
+                t->look.has_index[i] = true;
+        } else if (step.kind == INDEX) {
             t->look.has_index[step.index] = true;
-        else
+        } else {
             t->look.has_ttl = true;
+        }
     }
     t->look = now;
 }

@@ -12,10 +12,12 @@
  *            by_namespace  ns, pk        what is kept in a namespace
  *   metrics  by_metric     metric, sk    all series of a metric over time; one series over
  *                                        time is a Query of the table itself
- *   tasks    by_user       user, created a user's tasks, newest first, in pages
- *            by_state      state, changed  what runs, and since when; what failed last
- *   queue    by_lane       lane, rank    lane: queue and state; rank: priority, then due time:
- *                                        the first item is the next one to do
+ *   tasks    by_user       user, seq     a user's tasks, newest first, in pages
+ *            by_state      state, place  what runs in a queue, what failed there last; how many
+ *            by_lane       lane, rank    where a task stands until it goes on: the first item of a
+ *                                        lane is the next one to do
+ *   queue    (none)                      names of queues and what they have in common: unique
+ *                                        keys, limit keys, who waits for whom
  *
  * Indexes hold keys only, but for metrics: a write to an item whose key attributes stay the same
  * then costs nothing in the index, and a cache and tasks under way are overwritten far more often
@@ -30,7 +32,7 @@
 
 #include "aws_json.h"
 
-enum { PERF__TABLES = 4, PERF__TABLE_INDEXES = 2, PERF__TABLE_NAME_MAX = 255 };
+enum { PERF__TABLES = 4, PERF__TABLE_INDEXES = 3, PERF__TABLE_NAME_MAX = 255 };
 
 struct perf__table_index {
     const char *name, *hash, *range; /* NULL: no more indexes */

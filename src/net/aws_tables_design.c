@@ -30,15 +30,16 @@ const struct perf__table_design perf__tables[PERF__TABLES] = {
      "tasks",
      "ASYNC_TASKS_TABLE",
      "lms-async-tasks",
-     {"BatchGetItem", "BatchWriteItem", "GetItem", "PutItem", "Query", "UpdateItem"},
-     {{"by_user", "user", "created", 'N', "KEYS_ONLY"},
-      {"by_state", "state", "changed", 'N', "KEYS_ONLY"}}},
+     {"BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "UpdateItem"},
+     {{"by_user", "user", "seq", 'S', "KEYS_ONLY"},
+      {"by_state", "state", "place", 'S', "KEYS_ONLY"},
+      {"by_lane", "lane", "rank", 'S', "KEYS_ONLY"}}},
     {PERF_AWS_TABLE_QUEUE,
      "queue",
      "BACKGROUND_QUEUE_TABLE",
      "lms-background-queue",
      {"DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"},
-     {{"by_lane", "lane", "rank", 'S', "KEYS_ONLY"}}},
+     {{0}}},
 };
 
 /* -------------------------------------------------------------------- names */
@@ -134,13 +135,12 @@ void perf__table_put_create(struct perf__text *t, const struct perf__table_desig
     perf__text_putf(t, "{\"TableName\":\"%s\",\"BillingMode\":\"PAY_PER_REQUEST\",", name);
     put_keys(t, "pk", "sk");
     put_attributes(t, "", design->indexes, PERF__TABLE_INDEXES);
-    perf__text_puts(t, ",\"GlobalSecondaryIndexes\":[");
     for (size_t i = 0; i < PERF__TABLE_INDEXES && design->indexes[i].name; i++) {
-        perf__text_puts(t, i ? ",{" : "{");
+        perf__text_puts(t, i ? ",{" : ",\"GlobalSecondaryIndexes\":[{");
         put_index(t, &design->indexes[i]);
         perf__text_puts(t, "}");
     }
-    perf__text_puts(t, "]}");
+    perf__text_puts(t, design->indexes[0].name ? "]}" : "}");
 }
 
 void perf__table_put_index(struct perf__text *t, const struct perf__table_design *design,
@@ -194,7 +194,7 @@ static void put_policy(struct perf__text *t, const perf_aws_policy_options *o,
         put_actions(t, deploys ? "Deploy" : "Use", design->role,
                     deploys ? deploy_actions : design->actions);
         perf__text_putf(t, "\n        \"%s\"\n      ]\n    }", arn);
-        if (deploys)
+        if (deploys || !design->indexes[0].name)
             continue;
         perf__text_puts(t, ",\n");
         put_actions(t, "List", design->role, query);

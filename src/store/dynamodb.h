@@ -16,7 +16,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "../net/aws_flight.h"
 #include "../net/aws_json.h"
+#include "dynamodb_pack.h"
 
 enum {
     DYNAMODB_FORMAT = 1,
@@ -112,15 +114,6 @@ void perf__dynamodb_put_chunk_key(struct perf__text *t, const char *pk, const ch
 /* {"pk":...,"sk":...} */
 void perf__dynamodb_put_key(struct perf__text *t, const char *pk, const char *sk);
 
-/* ------------------------------------------------------------ dynamodb_pack.c */
-
-/* A smaller text for the same bytes into *out (the caller's to free), or *out stays NULL: not worth
- * it, or no memory. */
-void perf__dynamodb_pack(const perf_allocator *a, perf_bytes record, uint8_t **out, size_t *len);
-/* Back to exactly size bytes. PERF_ECORRUPT; PERF_EUNSUPPORTED: built without zstd; PERF_ENOMEM. */
-int perf__dynamodb_unpack(const perf_allocator *a, const void *data, size_t len, size_t size,
-                          uint8_t **out);
-
 /* ------------------------------------------------------------- dynamodb_open.c */
 
 int perf__dynamodb_open(const perf_store_config *config, void **out);
@@ -134,31 +127,17 @@ int perf__dynamodb_location(const char *location, struct dynamodb_store *s, char
 
 enum { DYNAMODB_READS, DYNAMODB_WRITES };
 
-/* A request of several that go out together. */
-struct dynamodb_request {
-    struct perf__text body;
-    int rc; /* PERF_ECONFLICT: its condition did not hold */
-    perf_aws_reply *reply;
-    struct perf__json all; /* the checked reply, valid as long as that */
-    struct dynamodb_flight *flight;
-    char code[64], why[320]; /* of a failure */
-};
-
 /* A call that has until deadline_ns (perf__deadline_after). Frees body. Counts what it consumed.
  * PERF_ECONFLICT means that its condition did not hold, and nothing else. */
 int perf__dynamodb_call(struct dynamodb_store *s, const char *operation, struct perf__text *body,
                         int units, int64_t deadline_ns, perf_aws_reply **out,
                         struct perf__json *all);
 /* The same for count at once, a few of them under way at any time; requests[i].rc says what became
- * of each. Returns the first failure that is no PERF_ECONFLICT. perf__dynamodb_requests_free is
+ * of each. Returns the first failure that is no PERF_ECONFLICT. perf__aws_flown_free is
  * due in any case. */
 int perf__dynamodb_call_all(struct dynamodb_store *s, const char *operation,
-                            struct dynamodb_request *requests, size_t count, int units,
+                            struct perf__aws_flown *requests, size_t count, int units,
                             int64_t deadline_ns);
-void perf__dynamodb_requests_free(const perf_allocator *a, struct dynamodb_request *requests,
-                                  size_t count);
-/* Milliseconds left; 0: none. */
-int64_t perf__dynamodb_left(int64_t deadline_ns);
 int perf__dynamodb_too_late(const struct dynamodb_store *s);
 /* Improves the sentence of a failed call of this thread, and returns its code. */
 int perf__dynamodb_failed(const struct dynamodb_store *s, int rc);

@@ -115,7 +115,7 @@ int perf__dynamodb_lease_many(void *store, const perf_store_key *keys, size_t co
     int rc = check_ttl(ttl_ms);
     if (rc)
         return rc;
-    struct dynamodb_request *requests = perf__calloc(&s->allocator, count, sizeof *requests);
+    struct perf__aws_flown *requests = perf__calloc(&s->allocator, count, sizeof *requests);
     if (!requests)
         return perf__fail_nomem("leases in DynamoDB");
     for (size_t i = 0; i < count; i++) {
@@ -127,7 +127,7 @@ int perf__dynamodb_lease_many(void *store, const perf_store_key *keys, size_t co
     for (size_t i = 0; i < count; i++)
         if (requests[i].rc)
             tokens[i] = 0; /* somebody else's, or who knows */
-    perf__dynamodb_requests_free(&s->allocator, requests, count);
+    perf__aws_flown_free(&s->allocator, requests, count);
     return rc;
 }
 

@@ -6,7 +6,7 @@
  * hostile: the size that the item claims was bounded by who read it, is what is
  * allocated, and must come out exactly. Pure functions; any thread.
  */
-#include "dynamodb.h"
+#include "dynamodb_pack.h"
 
 #include "../base/alloc.h"
 #include "../base/status.h"

@@ -211,7 +211,7 @@ static void decide_marks(struct writing *w, size_t *left)
 static int write_marks(struct writing *w)
 {
     struct dynamodb_store *s = w->store;
-    struct dynamodb_request *requests = NULL;
+    struct perf__aws_flown *requests = NULL;
     size_t count, n = 0;
     decide_marks(w, &count);
     if (!count)
@@ -225,7 +225,7 @@ static int write_marks(struct writing *w)
             put_mark(w, &requests[n++].body, w->changes[i / 2].op, i % 2);
         }
     int rc = perf__dynamodb_call_all(s, "UpdateItem", requests, n, DYNAMODB_WRITES, w->deadline_ns);
-    perf__dynamodb_requests_free(&s->allocator, requests, n);
+    perf__aws_flown_free(&s->allocator, requests, n);
     return rc;
 }
 
@@ -265,7 +265,7 @@ static int send_patiently(struct writing *w, const perf_bytes *parts, size_t cou
     struct dynamodb_store *s = w->store;
     perf_dynamodb_batch_options options = PERF_DYNAMODB_BATCH_OPTIONS_INIT;
     perf_dynamodb_batch *batch = NULL;
-    options.timeout_ms = perf__dynamodb_left(w->deadline_ns);
+    options.timeout_ms = perf__aws_left(w->deadline_ns);
     if (!options.timeout_ms)
         return perf__dynamodb_too_late(s);
     int rc = perf_dynamodb_batch_write(s->aws, s->table, parts, count, &options, &batch);
@@ -275,7 +275,7 @@ static int send_patiently(struct writing *w, const perf_bytes *parts, size_t cou
 }
 
 /* Adds to left what a request did not get done: all of its parts, or what its reply lists. */
-static int take_left(const struct dynamodb_request *r, const perf_bytes *parts, size_t count,
+static int take_left(const struct perf__aws_flown *r, const perf_bytes *parts, size_t count,
                      perf_bytes *left, size_t *n)
 {
     struct perf__json tables, list, part;
@@ -305,7 +305,7 @@ static int send_together(struct writing *w, perf_bytes *parts, size_t count)
 {
     struct dynamodb_store *s = w->store;
     size_t n = (count + BATCH - 1) / BATCH, left = 0;
-    struct dynamodb_request *requests = perf__calloc(&s->allocator, n, sizeof *requests);
+    struct perf__aws_flown *requests = perf__calloc(&s->allocator, n, sizeof *requests);
     if (!requests)
         return perf__fail_nomem("a batch for DynamoDB");
     for (size_t i = 0; i < n; i++) {
@@ -330,7 +330,7 @@ static int send_together(struct writing *w, perf_bytes *parts, size_t count)
     }
     if (!rc && left)
         rc = send_patiently(w, parts, left);
-    perf__dynamodb_requests_free(&s->allocator, requests, n);
+    perf__aws_flown_free(&s->allocator, requests, n);
     return rc;
 }
 
@@ -427,7 +427,7 @@ static void put_alone(struct writing *w, struct perf__text *t, const struct chan
 
 /* The chunks of what was there before, which nothing names any more. (Not after a condition that
  * did not hold: it may be the echo of our own write, whose reply was lost.) */
-static void clean_up(struct writing *w, const struct change *c, const struct dynamodb_request *r)
+static void clean_up(struct writing *w, const struct change *c, const struct perf__aws_flown *r)
 {
     struct perf__json old;
     struct dynamodb_item before;
@@ -443,7 +443,7 @@ static int write_alone(struct writing *w, size_t turn, size_t *done)
 {
     struct dynamodb_store *s = w->store;
     size_t *which = perf__calloc(&s->allocator, w->count, sizeof *which), n = 0;
-    struct dynamodb_request *requests = NULL;
+    struct perf__aws_flown *requests = NULL;
     int rc = which ? PERF_OK : perf__fail_nomem("changes for DynamoDB");
     for (size_t i = 0; which && i < w->count; i++)
         if (!w->changes[i].is_void && goes_alone(&w->changes[i]) && w->changes[i].turn == turn)
@@ -460,7 +460,7 @@ static int write_alone(struct writing *w, size_t turn, size_t *done)
         rc = perf__dynamodb_call_all(s, "PutItem", requests, n, DYNAMODB_WRITES, w->deadline_ns);
     for (size_t i = 0; requests && i < n; i++)
         clean_up(w, &w->changes[which[i]], &requests[i]);
-    perf__dynamodb_requests_free(&s->allocator, requests, n);
+    perf__aws_flown_free(&s->allocator, requests, n);
     perf__free(&s->allocator, which);
     *done = n;
     return rc;

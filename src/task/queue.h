@@ -99,6 +99,7 @@ const perf_queue_vtable *perf__queue_builtin(const char *name);
 /* The error for a name that perf__queue_builtin does not know. */
 int perf__queue_fail_unknown(const char *name);
 /* The backends, where they are built. */
-extern const perf_queue_vtable perf__queue_memory, perf__queue_sqlite, perf__queue_redis;
+extern const perf_queue_vtable perf__queue_memory, perf__queue_sqlite, perf__queue_redis,
+    perf__queue_dynamodb;
 
 #endif

@@ -18,6 +18,10 @@
 #define PERF_WITH_REDIS 1
 #endif
 
+#ifndef PERF_WITH_AWS
+#define PERF_WITH_AWS 1
+#endif
+
 #if PERF_WITH_SQLITE
 #define SQLITE_BACKEND &perf__queue_sqlite
 #else
@@ -28,6 +32,11 @@
 #else
 #define REDIS_BACKEND NULL
 #endif
+#if PERF_WITH_AWS
+#define DYNAMODB_BACKEND &perf__queue_dynamodb
+#else
+#define DYNAMODB_BACKEND NULL
+#endif
 
 static const struct {
     const char *name, *flag;
@@ -36,6 +45,7 @@ static const struct {
     {"sqlite", "WITH_SQLITE", SQLITE_BACKEND},
     {"memory", "", &perf__queue_memory},
     {"redis", "WITH_REDIS", REDIS_BACKEND},
+    {"dynamodb", "WITH_AWS", DYNAMODB_BACKEND},
 };
 
 enum { BACKENDS = sizeof backends / sizeof *backends };

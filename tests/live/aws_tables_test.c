@@ -159,13 +159,13 @@ static void indexes_answer(perf_aws *aws)
         {"lms-performance-metrics", "\"metric\":{\"S\":\"m\"},\"v\":{\"N\":\"7\"}",
          "\"IndexName\":\"by_metric\",\"ExpressionAttributeNames\":{\"#k\":\"metric\"},"
          "\"ExpressionAttributeValues\":{\":v\":{\"S\":\"m\"}}"},
-        {"lms-async-tasks", "\"user\":{\"S\":\"ann\"},\"created\":{\"N\":\"5\"}",
+        {"lms-async-tasks", "\"user\":{\"S\":\"ann\"},\"seq\":{\"S\":\"5\"}",
          "\"IndexName\":\"by_user\",\"ExpressionAttributeNames\":{\"#k\":\"user\"},"
          "\"ScanIndexForward\":false,\"ExpressionAttributeValues\":{\":v\":{\"S\":\"ann\"}}"},
-        {"lms-async-tasks", "\"state\":{\"S\":\"run\"},\"changed\":{\"N\":\"5\"}",
+        {"lms-async-tasks", "\"state\":{\"S\":\"run\"},\"place\":{\"S\":\"5\"}",
          "\"IndexName\":\"by_state\",\"ExpressionAttributeNames\":{\"#k\":\"state\"},"
          "\"ExpressionAttributeValues\":{\":v\":{\"S\":\"run\"}}"},
-        {"lms-background-queue", "\"lane\":{\"S\":\"mail|ready\"},\"rank\":{\"S\":\"5|17\"}",
+        {"lms-async-tasks", "\"lane\":{\"S\":\"mail|ready\"},\"rank\":{\"S\":\"5|17\"}",
          "\"IndexName\":\"by_lane\",\"ExpressionAttributeNames\":{\"#k\":\"lane\"},"
          "\"ExpressionAttributeValues\":{\":v\":{\"S\":\"mail|ready\"}}"},
     };
@@ -234,20 +234,20 @@ static void migrate(perf_aws *aws)
     must(aws, "CreateTable",
          "{\"TableName\":\"lms-async-tasks\",\"BillingMode\":\"PAY_PER_REQUEST\"," KEYS
          ",\"AttributeDefinitions\":[" PAIR ",{\"AttributeName\":\"user\",\"AttributeType\":\"S\"},"
-         "{\"AttributeName\":\"created\",\"AttributeType\":\"N\"},"
+         "{\"AttributeName\":\"seq\",\"AttributeType\":\"S\"},"
          "{\"AttributeName\":\"own\",\"AttributeType\":\"B\"}],"
          "\"GlobalSecondaryIndexes\":["
          "{\"IndexName\":\"by_user\",\"KeySchema\":[{\"AttributeName\":\"user\",\"KeyType\":"
-         "\"HASH\"},{\"AttributeName\":\"created\",\"KeyType\":\"RANGE\"}],"
+         "\"HASH\"},{\"AttributeName\":\"seq\",\"KeyType\":\"RANGE\"}],"
          "\"Projection\":{\"ProjectionType\":\"ALL\"}},"
          "{\"IndexName\":\"mine\",\"KeySchema\":[{\"AttributeName\":\"own\",\"KeyType\":\"HASH\"}],"
          "\"Projection\":{\"ProjectionType\":\"KEYS_ONLY\"}}]}");
     must(aws, "PutItem",
          "{\"TableName\":\"lms-performance-cache\",\"Item\":{\"pk\":{\"S\":\"old\"},\"sk\":"
          "{\"S\":\"0\"},\"user\":{\"S\":\"eve\"}}}");
-    /* cache: 2 indexes, ttl; tasks: 1 index, ttl; the others: made, ttl */
-    perf_aws_tables_release(ensure(aws, 1, 9));
-    perf_aws_tables_release(ensure(aws, 0, 9));
+    /* cache: 2 indexes, ttl; tasks: 2 indexes, ttl; the others: made, ttl */
+    perf_aws_tables_release(ensure(aws, 1, 10));
+    perf_aws_tables_release(ensure(aws, 0, 10));
     perf_aws_tables_release(ensure(aws, 0, 0));
     char reply[8192];
     cr_assert_eq(call(aws, "Query",
@@ -276,16 +276,16 @@ static void refuse(perf_aws *aws)
                  PERF_EEXISTS);
     drop(aws, "lms-background-queue");
     must(aws, "CreateTable",
-         "{\"TableName\":\"lms-background-queue\",\"BillingMode\":\"PAY_PER_REQUEST\"," KEYS
+         "{\"TableName\":\"lms-async-tasks\",\"BillingMode\":\"PAY_PER_REQUEST\"," KEYS
          ",\"AttributeDefinitions\":[" PAIR
          ",{\"AttributeName\":\"lane\",\"AttributeType\":\"S\"}],"
          "\"GlobalSecondaryIndexes\":[{\"IndexName\":\"by_lane\",\"KeySchema\":["
          "{\"AttributeName\":\"lane\",\"KeyType\":\"HASH\"}],"
          "\"Projection\":{\"ProjectionType\":\"KEYS_ONLY\"}}]}");
-    cr_assert_eq(ensure_fails(aws, "index by_lane of table lms-background-queue has the keys lane "
+    cr_assert_eq(ensure_fails(aws, "index by_lane of table lms-async-tasks has the keys lane "
                                    "(S), and libperf needs lane (S), rank (S); delete that index"),
                  PERF_EEXISTS);
-    drop(aws, "lms-background-queue");
+    drop(aws, "lms-async-tasks");
     must(aws, "CreateTable",
          "{\"TableName\":\"lms-background-queue\",\"BillingMode\":\"PAY_PER_REQUEST\"," KEYS
          ",\"AttributeDefinitions\":[" PAIR "]}");

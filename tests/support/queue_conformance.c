@@ -19,6 +19,7 @@ struct under_test {
     perf_queue_reply reply;
     char existing[72];
     int64_t now;
+    int few; /* tasks that threads share; 0: many */
 };
 
 static void open_queue(struct under_test *u, const struct queue_conformance *c,
@@ -26,7 +27,7 @@ static void open_queue(struct under_test *u, const struct queue_conformance *c,
 {
     if (c->empty)
         c->empty(c->ctx);
-    *u = (struct under_test){.now = NOW};
+    *u = (struct under_test){.now = NOW, .few = c->exact_tasks};
     cr_assert(perf__host_take(host, &u->host) == PERF_OK);
     u->reply.allocator = &u->host.allocator;
     cr_assert(perf__task_queue_open(&c->options, &u->host, &u->queue) == PERF_OK, "%s",
@@ -635,7 +636,7 @@ static void *work_within_limit(void *arg)
 
 static void check_limit_threads(struct under_test *u)
 {
-    struct limit_run run = {.queue = u->queue, .wanted = 300};
+    struct limit_run run = {.queue = u->queue, .wanted = u->few ? u->few / 10 : 300};
     for (int i = 0; i < run.wanted; i++) {
         char id[16];
         snprintf(id, sizeof id, "lt%d", i);
@@ -1013,6 +1014,7 @@ enum { EXACT_TASKS = 10000, EXACT_THREADS = 8 };
 
 struct exact {
     struct perf__task_queue *queue;
+    int wanted;
     atomic_int next, ended;
     atomic_uchar seen[EXACT_TASKS];
 };
@@ -1023,9 +1025,9 @@ static void *submit_and_work(void *arg)
     struct under_test u = {.queue = e->queue, .now = NOW};
     cr_assert(perf__host_take(NULL, &u.host) == PERF_OK);
     u.reply.allocator = &u.host.allocator;
-    while (atomic_load(&e->ended) < EXACT_TASKS) {
+    while (atomic_load(&e->ended) < e->wanted) {
         int n = atomic_fetch_add(&e->next, 1);
-        if (n < EXACT_TASKS) {
+        if (n < e->wanted) {
             char id[16];
             snprintf(id, sizeof id, "x%d", n);
             cr_assert(put_id(&u, id) == PERF_OK);
@@ -1048,14 +1050,15 @@ static void check_exactly_once(struct under_test *u)
 {
     struct exact *e = calloc(1, sizeof *e);
     e->queue = u->queue;
+    e->wanted = u->few ? u->few : EXACT_TASKS;
     pthread_t threads[EXACT_THREADS];
     for (int i = 0; i < EXACT_THREADS; i++)
         cr_assert(!pthread_create(&threads[i], NULL, submit_and_work, e));
     for (int i = 0; i < EXACT_THREADS; i++)
         pthread_join(threads[i], NULL);
-    for (int i = 0; i < EXACT_TASKS; i++)
+    for (int i = 0; i < e->wanted; i++)
         cr_assert(e->seen[i] == 1, "task %d was given %d times", i, e->seen[i]);
-    cr_assert(count(u).by_state[PERF_TASK_SUCCEEDED] == EXACT_TASKS);
+    cr_assert(count(u).by_state[PERF_TASK_SUCCEEDED] == (uint64_t)e->wanted);
     free(e);
 }
 
@@ -1192,7 +1195,7 @@ void queue_survives_no_memory(const struct queue_conformance *c)
     struct test_host th;
     const perf_host *view = test_host_init(&th);
     bool done = false;
-    for (int64_t at = 1; !done; at++) {
+    for (int64_t at = 1; !done; at += c->no_memory_step ? c->no_memory_step : 1) {
         cr_assert(at < 2000, "no end of allocations");
         struct under_test u = {.now = NOW};
         struct perf__task_queue *queue = NULL;

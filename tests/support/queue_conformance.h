@@ -17,12 +17,14 @@ struct queue_conformance {
     perf_tasks_options options;
     void (*empty)(void *ctx); /* NULL: an opened queue is empty */
     void *ctx;
+    int exact_tasks;    /* that threads share in one check; 0: 10000. Fewer for slow emulators */
+    int no_memory_step; /* every so-many-th allocation fails; 0: every */
 };
 
 /* Runs every check, each on an empty queue. */
 void queue_conformance(const struct queue_conformance *c);
 
-/* Every allocation fails once: nothing leaks, nothing is half done. */
+/* Every allocation (or every few) fails once: nothing leaks, nothing is half done. */
 void queue_survives_no_memory(const struct queue_conformance *c);
 
 /* A task of queue "q" and kind "k", due at now_ms. */

@@ -109,6 +109,8 @@ struct test_server *test_server_moto(void);
 const char *test_server_python(void);
 /* DynamoDB Local, in memory. It takes any credentials. */
 struct test_server *test_server_dynamodb(void);
+/* The same, in a file: what it acknowledged outlives kill -9. It writes several times slower. */
+struct test_server *test_server_dynamodb_kept(void);
 /* PostgreSQL: user and database "postgres", no password, also on a Unix socket in s->dir. */
 struct test_server *test_server_postgres(void);
 

@@ -57,7 +57,7 @@ Test(aws_tables, policies)
                  perf_last_error());
     cr_assert_eq(check_policy(), 4 + 6);
     cr_assert(strstr(text, "\"arn:aws:dynamodb:eu-west-1:123456789012:table/"
-                           "lms-background-queue/index/by_lane\""));
+                           "lms-async-tasks/index/by_lane\""));
     cr_assert(!strstr(text, "CreateTable"));
     cr_assert_eq(policy_of(NULL, options_for(PERF_AWS_POLICY_DEPLOY)), PERF_OK);
     cr_assert_eq(check_policy(), 4);

@@ -4,8 +4,8 @@
  *
  * A queue keeps task records and hands them to workers. It decides atomically
  * who gets what; what tasks do, when they are retried and what is due by a
- * schedule is decided above it (task.h). Memory, SQLite and Redis
- * are built in, and a host can bring its own by filling one perf_queue_vtable.
+ * schedule is decided above it (task.h). Memory, SQLite, Redis and
+ * DynamoDB are built in, and a host can bring its own by filling one perf_queue_vtable.
  *
  * What a queue may rely on
  *  - open is called once and close once. Between them every entry may be called

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * dynamodb.c - DynamoDB Local, in memory. One database for all regions and credentials.
+ * dynamodb.c - DynamoDB Local, in memory or in a file. One database for all regions and
+ * credentials.
  */
 #include "server.h"
 
@@ -27,7 +28,12 @@ static bool prepare(struct test_server *s)
                         (int)(strrchr(jar, '/') - jar), jar);
         test_server_arg(s, "-jar");
         test_server_arg(s, "%s", jar);
-        test_server_arg(s, "-inMemory");
+        if (s->given) {
+            test_server_arg(s, "-dbPath");
+            test_server_arg(s, "%s", s->dir);
+        } else {
+            test_server_arg(s, "-inMemory");
+        }
         test_server_arg(s, "-sharedDb");
         test_server_arg(s, "-disableTelemetry");
         test_server_arg(s, "-port");
@@ -60,4 +66,9 @@ static const struct test_server_kind dynamodb = {
 struct test_server *test_server_dynamodb(void)
 {
     return test_server_start(&dynamodb, NULL);
+}
+
+struct test_server *test_server_dynamodb_kept(void)
+{
+    return test_server_start(&dynamodb, "in a file");
 }
