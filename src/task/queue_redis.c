@@ -5,7 +5,8 @@
  * Every verb is a script that takes many tasks at once, so a batch is one round trip,
  * and the calls of many threads share the client's connection. A call whose
  * connection broke may have been executed: those that can be asked again without harm
- * are, and recognise what they did before.
+ * are, and recognise what they did before. Submissions of threads that would wait for the
+ * server anyway share a call.
  *
  * Who waits listens to the store's channel, on which a script says that something came
  * into an empty lane. While nobody can be heard, waits are short. Any thread.
