@@ -512,10 +512,10 @@ Test(monitor_alert_day, steps_and_a_ramp)
     within(&d, DAY_SLOW, 1, 60);
     within(&d, DAY_CHANGE, 1, 10);
     d = day(DAY_SMALL_STEP);
-    within(&d, DAY_CHANGE, 2, 90);
+    within(&d, DAY_CHANGE, 2, 120);
     cr_assert_eq(d.alarms[DAY_SLOW], 0);
     d = day(DAY_RAMP);
-    within(&d, DAY_CHANGE, 60, 900);
+    within(&d, DAY_CHANGE, 60, 1500);
     within(&d, DAY_SLOW, 600, 2400);
 }
 

@@ -312,6 +312,17 @@ Test(monitor_system, hybrid)
     machine_end(&m);
 }
 
+Test(monitor_system, a_hierarchy_without_memory)
+{
+    struct machine m;
+    machine_init(&m);
+    put(&m, "proc/self/cgroup", "1:name=systemd:/x\n0::/sys/u\n");
+    put(&m, "cgroup/unified/sys/u/cgroup.procs", "1\n");
+    perf_system_stats *s = look(&m, 0);
+    cr_assert(s->cgroup_version == 0 && s->cgroup_memory_max == -1 && near(s->cpu_limit, 7));
+    machine_end(&m);
+}
+
 Test(monitor_system, lambda_only_when_asked)
 {
     struct machine m;
@@ -382,7 +393,7 @@ Test(monitor_system, hostile_bytes_are_bounded)
     machine_init(&m);
     uint64_t seed = 12345;
     char text[4096];
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 60; round++) {
         for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
             static const char bytes[] = "0123456789:.,-/ \t\n()=maxVmRSSsomefull";
             seed = seed * 6364136223846793005u + 1442695040888963407u;
