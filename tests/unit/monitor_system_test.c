@@ -57,6 +57,10 @@ static void machine_init(struct machine *m)
         "12288 kB\nVmRSS:\t   10240 kB\nThreads:\t7\nCpus_allowed:\tff\n"
         "Cpus_allowed_list:\t0-3,8,10-11\nvoluntary_ctxt_switches:\t900\n"
         "nonvoluntary_ctxt_switches:\t33\n");
+    char statm[64];
+    snprintf(statm, sizeof statm, "%ld %ld 1 2 0 3 0\n", 104857600 / sysconf(_SC_PAGESIZE),
+             10485760 / sysconf(_SC_PAGESIZE));
+    put(m, "proc/self/statm", statm);
     put(m, "proc/self/io",
         "rchar: 1000\nwchar: 2000\nsyscr: 30\nsyscw: 40\nread_bytes: 4096\nwrite_bytes: 8192\n"
         "cancelled_write_bytes: 0\n");
@@ -385,10 +389,10 @@ Test(monitor_system, damaged_files_leave_their_fields_unknown)
 Test(monitor_system, hostile_bytes_are_bounded)
 {
     static const char *const files[] = {
-        "proc/self/stat",    "proc/self/status",    "proc/self/io",        "proc/self/net/dev",
-        "proc/self/cgroup",  "proc/self/limits",    "proc/loadavg",        "proc/uptime",
-        "proc/meminfo",      "proc/pressure/cpu",   "cgroup/x/memory.max", "cgroup/x/cpu.max",
-        "cgroup/x/cpu.stat", "cgroup/x/memory.stat"};
+        "proc/self/statm",   "proc/self/stat",    "proc/self/status",    "proc/self/io",
+        "proc/self/net/dev", "proc/self/cgroup",  "proc/self/limits",    "proc/loadavg",
+        "proc/uptime",       "proc/meminfo",      "proc/pressure/cpu",   "cgroup/x/memory.max",
+        "cgroup/x/cpu.max",  "cgroup/x/cpu.stat", "cgroup/x/memory.stat"};
     struct machine m;
     machine_init(&m);
     uint64_t seed = 12345;
@@ -413,9 +417,11 @@ Test(monitor_system, hostile_bytes_are_bounded)
     char *large = malloc(200000);
     memset(large, '7', 199999);
     large[199999] = 0;
-    put(&m, "proc/self/status", large); /* larger than is read: unknown */
+    put(&m, "proc/self/statm", large); /* larger than is read: unknown */
+    put(&m, "proc/self/status", large);
     put(&m, "proc/self/cgroup", large);
     cr_assert_eq(look(&m, 0)->rss, -1);
+    cr_assert_eq(m.stats.peak_rss, -1);
     free(large);
     machine_end(&m);
 }
