@@ -123,8 +123,8 @@ typedef struct perf_alert_rule {
     int64_t interval_ms;  /**< tells no more often; default 60000, -1: always */
     int64_t repeat_ms;    /**< tells again while it is firing; default 0: never */
     int64_t missing_ms;   /**< not fed for so long: MISSING; default 0: never */
-    uint64_t min_count;   /**< fewer values or counts in the (long) window break nothing; default 1,
-                               of BURN 100 */
+    uint64_t min_count; /**< fewer values or counts in the window break nothing, default 1; of BURN:
+                             fewer bad ones in the long window, default 10 */
 
     /* ABOVE and BELOW */
     double threshold;
@@ -139,13 +139,11 @@ typedef struct perf_alert_rule {
     int64_t slow_long_ms, slow_short_ms; /**< default 6 h and 30 min */
 
     /* CHANGE, in standard deviations of the mean of a step */
-    double drift;        /**< of each step, is ignored; default 1 */
-    double limit;        /**< of the sum, default 10. With these defaults noise alone breaks
-                              the rule about once in years, and a jump by 5 is seen
-                              after 4 steps */
-    double least;        /**< no less is taken as a deviation, as a share; default 0.05 */
-    int64_t direction;   /**< PERF_ALERT_UP ...; default UP */
-    int64_t step_ms;     /**< default 1000 */
+    double drift;      /**< of each step, is ignored; default 1 */
+    double limit;      /**< of the sum, default 15: a jump by 5 deviations is seen after 6 steps */
+    double least;      /**< no less is taken as a deviation, as a share; default 0.05 */
+    int64_t direction; /**< PERF_ALERT_UP ...; default UP */
+    int64_t step_ms;   /**< default 1000 */
     int64_t baseline_ms; /**< how slowly the level moves; default 600000. The first 60
                               steps with values teach it */
     int64_t adopt_ms;    /**< firing for so long, what is new becomes normal; default 1800000 */

@@ -56,7 +56,7 @@ PERF_API void perf_system_close(perf_system *system);
 enum {
     PERF_SYSTEM_CPU = 1,       /**< the processor */
     PERF_SYSTEM_MEMORY = 2,    /**< memory */
-    PERF_SYSTEM_PROCESS = 4,   /**< files, threads, switches, faults */
+    PERF_SYSTEM_PROCESS = 4,   /**< peak, files, threads, switches, faults */
     PERF_SYSTEM_IO = 8,        /**< bytes read and written */
     PERF_SYSTEM_NETWORK = 16,  /**< bytes sent and received */
     PERF_SYSTEM_PRESSURE = 32, /**< time lost to waiting (PSI) */
@@ -94,7 +94,6 @@ typedef struct perf_system_stats {
     int64_t memory_limit;      /**< the least of cgroup_memory_max, Lambda's size and
                                     machine_memory */
     int64_t rss;               /**< resident */
-    int64_t peak_rss;
     int64_t virtual_size;
     int64_t machine_memory;
     int64_t cgroup_memory;        /**< with the cache of its files */
@@ -106,6 +105,7 @@ typedef struct perf_system_stats {
     int64_t oom_kills; /**< processes killed for that */
 
     /* PERF_SYSTEM_PROCESS */
+    int64_t peak_rss; /**< the most that was ever resident */
     int64_t threads;
     int64_t open_files; /**< descriptors */
     int64_t open_files_limit;

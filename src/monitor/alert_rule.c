@@ -67,7 +67,7 @@ static int check_change(perf_alert_rule *o)
 {
     int rc;
     if ((rc = check_number("drift", &o->drift, 1, 0.01, 3)) ||
-        (rc = check_number("limit", &o->limit, 10, 1, 1e6)) ||
+        (rc = check_number("limit", &o->limit, 15, 1, 1e6)) ||
         (rc = check_number("least", &o->least, 0.05, 1e-6, 10)) ||
         (rc = perf__check_range("direction", o->direction, PERF_ALERT_UP, PERF_ALERT_BOTH)) ||
         (rc = check_ms("step_ms", &o->step_ms, 1000, 1)) ||
@@ -88,7 +88,7 @@ int perf__alert_rule_check(const perf_alert_rule *given, perf_alert_rule *o)
     if (!o->subject)
         o->subject = "";
     if (!o->min_count)
-        o->min_count = o->kind == PERF_ALERT_BURN ? 100 : 1;
+        o->min_count = o->kind == PERF_ALERT_BURN ? 10 : 1;
     if ((rc = perf__check_len("name", strlen(o->name), 1, PERF__ALERT_NAME - 1)) ||
         (rc = perf__check_len("subject", strlen(o->subject), 0, PERF__ALERT_SUBJECT - 1)) ||
         (rc = perf__check_range("kind", o->kind, PERF_ALERT_ABOVE, PERF_ALERT_CHANGE)) ||
@@ -196,7 +196,7 @@ static void judge_burn(struct perf__alert_rule *rule, int64_t now_ns)
         double over_long = a.total > 0 ? a.bad / a.total / budget : 0;
         double over_short = b.total > 0 ? b.bad / b.total / budget : 0;
         double burn = over_long < over_short ? over_long : over_short;
-        rule->broken = rule->broken || (burn >= factors[i] && a.total >= (double)o->min_count);
+        rule->broken = rule->broken || (burn >= factors[i] && a.bad >= (double)o->min_count);
         if (burn / factors[i] > worst) { /* says the pair that is nearest to its factor */
             worst = burn / factors[i];
             rule->value = burn;

@@ -43,10 +43,10 @@ static void open_files(perf_system *s, const char *proc)
         enum perf__system_file file;
         const char *path, *name;
     } files[] = {
-        {PERF__FILE_STAT, "/self", "stat"}, {PERF__FILE_STATUS, "/self", "status"},
-        {PERF__FILE_IO, "/self", "io"},     {PERF__FILE_NET, "/self/net", "dev"},
-        {PERF__FILE_FDS, "/self", "fd"},    {PERF__FILE_LOAD, "", "loadavg"},
-        {PERF__FILE_UPTIME, "", "uptime"},
+        {PERF__FILE_STAT, "/self", "stat"},   {PERF__FILE_STATUS, "/self", "status"},
+        {PERF__FILE_STATM, "/self", "statm"}, {PERF__FILE_IO, "/self", "io"},
+        {PERF__FILE_NET, "/self/net", "dev"}, {PERF__FILE_FDS, "/self", "fd"},
+        {PERF__FILE_LOAD, "", "loadavg"},     {PERF__FILE_UPTIME, "", "uptime"},
     };
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         s->files[files[i].file] = perf__system_open_file(proc, files[i].path, files[i].name);
@@ -86,6 +86,7 @@ int perf_system_open(const perf_system_options *given, perf_system **out)
     memset(s->files, -1, sizeof s->files);
     memset(s->levels, -1, sizeof s->levels);
     s->tick_hz = sysconf(_SC_CLK_TCK) > 0 ? sysconf(_SC_CLK_TCK) : 100;
+    s->page_size = sysconf(_SC_PAGESIZE) > 0 ? sysconf(_SC_PAGESIZE) : 4096;
     open_files(s, proc);
     s->machine_memory = machine_memory(s, proc);
     s->lambda_memory = o.lambda ? lambda_memory() : -1;

@@ -102,12 +102,16 @@ static void find_memory(perf_system *s, const char *dir, char *path, bool v1)
         perf__system_open_file(dir, path, v1 ? "memory.oom_control" : "memory.events");
     if (!v1)
         s->files[PERF__FILE_MEMORY_SWAP] = perf__system_open_file(dir, path, "memory.swap.current");
+    bool there = s->files[PERF__FILE_MEMORY_NOW] >= 0 || s->files[PERF__FILE_MEMORY_STAT] >= 0;
     do {
         struct perf__system_level *level = &s->levels[s->memory_levels];
         level->max = perf__system_open_file(dir, path, v1 ? "memory.limit_in_bytes" : "memory.max");
         if (!v1)
             level->high = perf__system_open_file(dir, path, "memory.high");
+        there = there || level->max >= 0;
     } while (++s->memory_levels < PERF__SYSTEM_LEVELS && go_up(path));
+    if (!there)
+        s->memory_levels = 0; /* the hierarchy has no memory in it */
 }
 
 static void find_cpu(perf_system *s, const char *dir, char *path, bool v1)

@@ -65,8 +65,10 @@ double perf__system_decimal(const char **at)
     if (whole < 0)
         return -1;
     if (**at == '.')
-        for (++*at; **at >= '0' && **at <= '9'; ++*at, unit /= 10)
+        for (++*at; **at >= '0' && **at <= '9'; ++*at) {
             v += unit * (**at - '0');
+            unit /= 10;
+        }
     return v;
 }
 

@@ -19,6 +19,7 @@ enum { PERF__SYSTEM_BUFFER = 65536, PERF__SYSTEM_LEVELS = 16, PERF__SYSTEM_PATH 
 /* Descriptors, -1 for what is not there. */
 enum perf__system_file {
     PERF__FILE_STAT,
+    PERF__FILE_STATM,
     PERF__FILE_STATUS,
     PERF__FILE_IO,
     PERF__FILE_NET,

@@ -93,13 +93,20 @@ static int64_t kilobytes(const char *text, const char *name)
     return v < 0 || __builtin_mul_overflow(v, 1024, &v) ? -1 : v;
 }
 
+static int64_t pages(const perf_system *s, int64_t count)
+{
+    return count < 0 || __builtin_mul_overflow(count, s->page_size, &count) ? -1 : count;
+}
+
+/* statm costs a tenth of status, which alone knows the peak. */
 void perf__system_read_memory(perf_system *s, perf_system_stats *stats)
 {
-    if (!perf__system_load(s, s->files[PERF__FILE_STATUS]))
+    if (!perf__system_load(s, s->files[PERF__FILE_STATM]))
         return;
-    stats->rss = kilobytes(s->buffer, "VmRSS");
-    stats->peak_rss = kilobytes(s->buffer, "VmHWM");
-    stats->virtual_size = kilobytes(s->buffer, "VmSize");
+    const char *p = s->buffer;
+    stats->virtual_size = pages(s, perf__system_number(&p));
+    perf__system_skip(&p, 0);
+    stats->rss = pages(s, perf__system_number(&p));
 }
 
 /* The directory's size is their number since Linux 6.2; before, they are counted. */
@@ -166,12 +173,14 @@ void perf__system_read_process(perf_system *s, perf_system_stats *stats)
             stats->start_time_ms = perf__realtime_ms(&s->host.clock) - stats->uptime_ms;
         }
     }
-    if (s->live && !getrusage(RUSAGE_SELF, &usage)) {
-        stats->voluntary_switches = usage.ru_nvcsw;
-        stats->involuntary_switches = usage.ru_nivcsw;
-    } else if (perf__system_load(s, s->files[PERF__FILE_STATUS])) {
+    if (perf__system_load(s, s->files[PERF__FILE_STATUS])) {
+        stats->peak_rss = kilobytes(s->buffer, "VmHWM");
         stats->voluntary_switches = perf__system_field(s->buffer, "voluntary_ctxt_switches");
         stats->involuntary_switches = perf__system_field(s->buffer, "nonvoluntary_ctxt_switches");
+    }
+    if (s->live && !getrusage(RUSAGE_SELF, &usage)) { /* of all threads, not of the first */
+        stats->voluntary_switches = usage.ru_nvcsw;
+        stats->involuntary_switches = usage.ru_nivcsw;
     }
     stats->open_files = open_files(s);
     stats->open_files_limit = files_limit(s);

@@ -77,6 +77,16 @@ static double alert_day_normal(struct alert_day *d) /* Box and Muller, 1958 */
     return sqrt(-2 * log(u + 1e-300)) * cos(6.283185307179586 * alert_day_uniform(d));
 }
 
+/* How many of many rare things happen (Knuth, "The Art of Computer Programming", 3.4.1). */
+static uint64_t alert_day_poisson(struct alert_day *d, double mean)
+{
+    double left = exp(-mean), product = alert_day_uniform(d);
+    uint64_t n = 0;
+    for (; product > left; n++)
+        product *= alert_day_uniform(d);
+    return n;
+}
+
 /* How much slower it is at that second. */
 static double alert_day_slowness(enum alert_day_kind kind, int64_t s)
 {
@@ -184,8 +194,9 @@ static int alert_day_run(struct alert_day *d, enum alert_day_kind kind, uint64_t
                 rc = perf_alerts_feed(alerts, ids[DAY_CHANGE], ms);
         }
         uint64_t bad = 0, requests = (uint64_t)(60 + 40 * wave);
-        for (uint64_t i = 0; i < requests; i++)
-            bad += alert_day_uniform(d) < alert_day_failing(kind, s);
+        double share = alert_day_failing(kind, s);
+        bad = share < 1 ? alert_day_poisson(d, share * (double)requests) : requests;
+        bad = bad < requests ? bad : requests;
         double mib = kind == DAY_LEAK ? 200 + (double)s / 60 : 200 + 100 * wave;
         if (!rc && !(rc = perf_alerts_feed_counts(alerts, ids[DAY_BURN], requests - bad, bad)) &&
             !(rc = perf_alerts_feed(alerts, ids[DAY_MEMORY], mib * 1048576)))

@@ -57,6 +57,10 @@ static void machine_init(struct machine *m)
         "12288 kB\nVmRSS:\t   10240 kB\nThreads:\t7\nCpus_allowed:\tff\n"
         "Cpus_allowed_list:\t0-3,8,10-11\nvoluntary_ctxt_switches:\t900\n"
         "nonvoluntary_ctxt_switches:\t33\n");
+    char statm[64];
+    snprintf(statm, sizeof statm, "%ld %ld 1 2 0 3 0\n", 104857600 / sysconf(_SC_PAGESIZE),
+             10485760 / sysconf(_SC_PAGESIZE));
+    put(m, "proc/self/statm", statm);
     put(m, "proc/self/io",
         "rchar: 1000\nwchar: 2000\nsyscr: 30\nsyscw: 40\nread_bytes: 4096\nwrite_bytes: 8192\n"
         "cancelled_write_bytes: 0\n");
@@ -312,6 +316,17 @@ Test(monitor_system, hybrid)
     machine_end(&m);
 }
 
+Test(monitor_system, a_hierarchy_without_memory)
+{
+    struct machine m;
+    machine_init(&m);
+    put(&m, "proc/self/cgroup", "1:name=systemd:/x\n0::/sys/u\n");
+    put(&m, "cgroup/unified/sys/u/cgroup.procs", "1\n");
+    perf_system_stats *s = look(&m, 0);
+    cr_assert(s->cgroup_version == 0 && s->cgroup_memory_max == -1 && near(s->cpu_limit, 7));
+    machine_end(&m);
+}
+
 Test(monitor_system, lambda_only_when_asked)
 {
     struct machine m;
@@ -374,15 +389,15 @@ Test(monitor_system, damaged_files_leave_their_fields_unknown)
 Test(monitor_system, hostile_bytes_are_bounded)
 {
     static const char *const files[] = {
-        "proc/self/stat",    "proc/self/status",    "proc/self/io",        "proc/self/net/dev",
-        "proc/self/cgroup",  "proc/self/limits",    "proc/loadavg",        "proc/uptime",
-        "proc/meminfo",      "proc/pressure/cpu",   "cgroup/x/memory.max", "cgroup/x/cpu.max",
-        "cgroup/x/cpu.stat", "cgroup/x/memory.stat"};
+        "proc/self/statm",   "proc/self/stat",    "proc/self/status",    "proc/self/io",
+        "proc/self/net/dev", "proc/self/cgroup",  "proc/self/limits",    "proc/loadavg",
+        "proc/uptime",       "proc/meminfo",      "proc/pressure/cpu",   "cgroup/x/memory.max",
+        "cgroup/x/cpu.max",  "cgroup/x/cpu.stat", "cgroup/x/memory.stat"};
     struct machine m;
     machine_init(&m);
     uint64_t seed = 12345;
     char text[4096];
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 60; round++) {
         for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
             static const char bytes[] = "0123456789:.,-/ \t\n()=maxVmRSSsomefull";
             seed = seed * 6364136223846793005u + 1442695040888963407u;
@@ -402,9 +417,11 @@ Test(monitor_system, hostile_bytes_are_bounded)
     char *large = malloc(200000);
     memset(large, '7', 199999);
     large[199999] = 0;
-    put(&m, "proc/self/status", large); /* larger than is read: unknown */
+    put(&m, "proc/self/statm", large); /* larger than is read: unknown */
+    put(&m, "proc/self/status", large);
     put(&m, "proc/self/cgroup", large);
     cr_assert_eq(look(&m, 0)->rss, -1);
+    cr_assert_eq(m.stats.peak_rss, -1);
     free(large);
     machine_end(&m);
 }
