@@ -104,6 +104,7 @@ int perf__describe(const perf_metric_options *given, int type, const struct perf
     if ((rc = perf__options_take("perf_metric_options", given, &o, sizeof o)))
         return rc;
     d->type = type;
+    d->own = false;
     if (!isfinite(o.scale) || o.scale < 0)
         return perf__fail(PERF_EINVAL, "scale is %g; give a number above 0", o.scale);
     d->scale = o.scale > 0 ? o.scale : 1;

@@ -152,14 +152,11 @@ static int count_overflow(perf_metrics *m, const char *name)
     struct perf__words values;
     struct perf__series *series;
     bool overflowed;
-    uint64_t max = m->table.max_metrics;
-    unsigned before = HASH_COUNT(m->table.metrics);
     int rc = perf__describe(&overflow_options, PERF_METRIC_COUNTER, &m->table, &d);
     if (rc || (rc = perf__values_take(1, &name, &values)))
         return rc;
-    m->table.max_metrics = UINT64_MAX;
+    d.own = true;
     rc = perf__table_series(&m->table, &d, &values, &series, &overflowed);
-    m->table.max_metrics = max + (HASH_COUNT(m->table.metrics) - before);
     if (rc == PERF_OK)
         perf_counter_add(&series->u.counter, 1);
     return rc;

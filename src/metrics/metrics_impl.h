@@ -68,6 +68,7 @@ struct perf__words {
 /* What a caller's perf_metric_options say, checked and with defaults. */
 struct perf__description {
     int type;
+    bool own; /* the set's: takes no place of the caller's */
     size_t name_len;
     char name[2 * PERF__NAME_MAX + 2]; /* with its unit, without "_total" */
     size_t given_len;                  /* of name, without a unit that was added */
@@ -122,7 +123,7 @@ struct perf__table {
     struct perf__hash_key secret;
     struct perf__metric *metrics;
     uint64_t max_metrics, max_series;
-    uint64_t series_count;
+    uint64_t own_metrics, series_count;
     struct perf__chunk *chunks; /* of counters, the newest first */
     /* On every series: names, then values. They live as long as the table. */
     const char *const *labels;

@@ -215,7 +215,7 @@ static int metric_add(struct perf__table *table, const struct perf__description 
     struct perf__hash_key uthash_secret = table->secret;
     bool uthash_oom = false;
     int rc;
-    if (HASH_COUNT(table->metrics) >= table->max_metrics)
+    if (!d->own && HASH_COUNT(table->metrics) - table->own_metrics >= table->max_metrics)
         return perf__fail(PERF_EBUSY,
                           "there are already %llu metrics; raise max_metrics, or use fewer names "
                           "(put what varies into labels)",
@@ -229,6 +229,7 @@ static int metric_add(struct perf__table *table, const struct perf__description 
         perf__free(uthash_allocator, metric);
         return perf__fail_nomem("a metric");
     }
+    table->own_metrics += d->own;
     *out = metric;
     return PERF_OK;
 }

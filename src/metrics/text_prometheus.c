@@ -4,6 +4,7 @@
  * differs in a counter's name, in units, in how a whole bound is written, in
  * examples and in its last line. One text belongs to one thread.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "metrics_impl.h"
@@ -93,14 +94,10 @@ static void begin_metric(struct writer *w, const struct perf__metric *metric)
     if (w->open && *metric->unit)
         meta(w, "# UNIT ", metric->unit, false);
     for (uint32_t i = 0; i < metric->bounds_count; i++) {
-        char *out = w->bounds[i];
-        memcpy(out, "le=\"", 4);
-        size_t len = 4 + perf__number_format(out + 4, metric->bounds[i]);
-        if (w->open && !strpbrk(out + 4, ".e")) {
-            memcpy(out + len, ".0", 2);
-            len += 2;
-        }
-        out[len++] = '"';
+        char number[32];
+        perf__number_format(number, metric->bounds[i]);
+        int len = snprintf(w->bounds[i], sizeof w->bounds[i], "le=\"%s%s\"", number,
+                           w->open && !strpbrk(number, ".e") ? ".0" : "");
         w->bound_lens[i] = (uint8_t)len;
     }
 }
