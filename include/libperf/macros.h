@@ -319,7 +319,7 @@ static inline void perf_sugar_return(perf_sugar_loan *loan)
 typedef struct perf_sugar_tracked {
     perf_request *request;
     int64_t span; /* of a PERF_SPAN */
-    int over;     /* 1: the block was entered */
+    int64_t over; /* 1: the block was entered */
 } perf_sugar_tracked;
 
 static inline perf_sugar_tracked perf_sugar_track(perf_monitor *monitor, const char *endpoint,
