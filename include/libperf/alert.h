@@ -144,7 +144,7 @@ typedef struct perf_alert_rule {
     double least;      /**< no less is taken as a deviation, as a share; default 0.05 */
     int64_t direction; /**< PERF_ALERT_UP ...; default UP */
     int64_t step_ms;   /**< default 1000 */
-    int64_t baseline_ms; /**< how slowly the level moves; default 600000. The first 60
+    int64_t baseline_ms; /**< how slowly the level moves; default 1800000. The first 60
                               steps with values teach it */
     int64_t adopt_ms;    /**< firing for so long, what is new becomes normal; default 1800000 */
 } perf_alert_rule;

@@ -71,7 +71,7 @@ static int check_change(perf_alert_rule *o)
         (rc = check_number("least", &o->least, 0.05, 1e-6, 10)) ||
         (rc = perf__check_range("direction", o->direction, PERF_ALERT_UP, PERF_ALERT_BOTH)) ||
         (rc = check_ms("step_ms", &o->step_ms, 1000, 1)) ||
-        (rc = check_ms("baseline_ms", &o->baseline_ms, 600000, o->step_ms)))
+        (rc = check_ms("baseline_ms", &o->baseline_ms, 1800000, o->step_ms)))
         return rc;
     return check_ms("adopt_ms", &o->adopt_ms, 1800000, o->step_ms);
 }
