@@ -10,6 +10,7 @@
 #   make bench-redis        half GETs, half SETs by 32 threads, beside redis-benchmark, hiredis and peers
 #   make bench-task         empty tasks: one producer, two workers, beside other executors; durable tasks
 #   make bench-task-redis   durable empty tasks in Redis, beside asynq, BullMQ and RQ
+#   make bench-monitor      counting, recording and scraping metrics, beside prometheus-cpp
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -36,7 +37,8 @@ BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
 bench: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
-	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis bench-task bench-task-redis
+	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis bench-task bench-task-redis \
+		bench-monitor
 
 bench-cache: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
@@ -160,3 +162,14 @@ endif
 		--rounds $(BENCH_REDIS_ROUNDS) --peers $(PEERS)
 
 -include $(wildcard $(BENCH_DIR)/*.d)
+
+$(BENCH_DIR)/monitor-libperf: tests/bench/monitor_libperf.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< $(BENCH_LIBPERF)
+
+.PHONY: bench-monitor
+bench-monitor: $(BENCH_DIR)/monitor-libperf ## counting, recording and scraping metrics, beside prometheus-cpp
+ifneq ($(PEERS),0)
+	@CXX='$(CXX)' tests/bench/peers/build.sh $(BENCH_DIR) monitor
+endif
+	$(BENCH_PYTHON) tests/bench/monitor_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
+		--peers $(PEERS)
