@@ -16,8 +16,8 @@
  *    values. Getting a series takes a lock and a search: get it once and keep it.
  *    It stays valid until its perf_metrics is closed, which frees all of them.
  *  - A metric holds max_series series. Combinations beyond that share one more, whose values
- *    are all "_other", so hostile label values cannot take unbounded memory; how many
- *    there were is itself a metric (perf_metrics_overflowed).
+ *    are all "_other", so hostile label values cannot take unbounded memory; how often that one was
+ *    given is itself a metric (perf_metrics_overflowed).
  *  - Threads count in cells of their own, which are added up when read. A snapshot sees
  *    every addition that happened before it began, and perhaps some that happen
  *    meanwhile. In each histogram count is the sum of its buckets, and no value is in the

@@ -4,8 +4,9 @@
  *
  * A perf__counters is a set of counters that belong together. Every numbered
  * thread adds to a row of its own with a plain store; reading sums the rows.
- * Threads without a number, or without memory for a row, share one by atomic adds. Sums are exact
- * once the adding threads have been synchronised with. Any thread.
+ * Threads without a number, or without memory for a row, share one by atomic
+ * adds. Sums are exact once the adding threads have been synchronised with. Any
+ * thread.
  */
 #ifndef PERF_METRICS_COUNTER_H
 #define PERF_METRICS_COUNTER_H

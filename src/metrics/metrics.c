@@ -145,21 +145,21 @@ int perf__metrics_check(const perf_metrics *m)
 
 /* ------------------------------------------------------------------ series */
 
-/* With the mutex. The count of refusals is not itself refused, nor does it take a place. */
-static int count_overflow(perf_metrics *m, const char *name)
+/* With the mutex. This metric takes no place of the caller's; where it cannot be had, for want of
+ * memory or because the caller has one of its name, the series that was asked for is still given.
+ */
+static void count_overflow(perf_metrics *m, const char *name)
 {
     struct perf__description d;
     struct perf__words values;
     struct perf__series *series;
     bool overflowed;
-    int rc = perf__describe(&overflow_options, PERF_METRIC_COUNTER, &m->table, &d);
-    if (rc || (rc = perf__values_take(1, &name, &values)))
-        return rc;
+    if (perf__describe(&overflow_options, PERF_METRIC_COUNTER, &m->table, &d) ||
+        perf__values_take(1, &name, &values))
+        return;
     d.own = true;
-    rc = perf__table_series(&m->table, &d, &values, &series, &overflowed);
-    if (rc == PERF_OK)
+    if (perf__table_series(&m->table, &d, &values, &series, &overflowed) == PERF_OK)
         perf_counter_add(&series->u.counter, 1);
-    return rc;
 }
 
 static int get(perf_metrics *m, const perf_metric_options *options, int type,
@@ -175,7 +175,7 @@ static int get(perf_metrics *m, const perf_metric_options *options, int type,
     pthread_mutex_lock(&m->mutex);
     rc = perf__table_series(&m->table, &d, &words, out, &overflowed);
     if (rc == PERF_OK && overflowed)
-        rc = count_overflow(m, d.name);
+        count_overflow(m, d.name);
     pthread_mutex_unlock(&m->mutex);
     return rc;
 }

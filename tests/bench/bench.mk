@@ -10,7 +10,8 @@
 #   make bench-redis        half GETs, half SETs by 32 threads, beside redis-benchmark, hiredis and peers
 #   make bench-task         empty tasks: one producer, two workers, beside other executors; durable tasks
 #   make bench-task-redis   durable empty tasks in Redis, beside asynq, BullMQ and RQ
-#   make bench-monitor      what alerts notice of a day, after how long, and where they are wrong
+#   make bench-monitor      counting, recording and scraping metrics, beside prometheus-cpp; and what
+#                           alerts notice of a day, after how long, and where they are wrong
 #   make bench-programs     only builds
 #
 # PEERS=0 leaves the peers out; BENCH_CASES='get-1m mixed-90-10' picks cases for bench-cache;
@@ -37,7 +38,8 @@ BENCH_POLICIES := $(wildcard tests/bench/policies/*.c)
 bench: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
 		--peers $(PEERS) --traces $(TRACES) $(BENCH_CASES) hit-ratio
-	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis bench-task bench-task-redis
+	+$(MAKE) --no-print-directory bench-pool bench-aws bench-redis bench-task bench-task-redis \
+		bench-monitor
 
 bench-cache: bench-programs bench-peers
 	$(BENCH_PYTHON) tests/bench/driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
@@ -166,6 +168,14 @@ endif
 $(BENCH_DIR)/alert-day: tests/bench/alert_day.c tests/support/alert_day.h | $(BENCH_SHARED) $(BENCH_DIR)
 	$(BENCH_CC) -o $@ $< $(BENCH_LIBPERF) -lm
 
+$(BENCH_DIR)/monitor-libperf: tests/bench/monitor_libperf.c | $(BENCH_SHARED) $(BENCH_DIR)
+	$(BENCH_CC) -D_GNU_SOURCE -o $@ $< $(BENCH_LIBPERF)
+
 .PHONY: bench-monitor
-bench-monitor: $(BENCH_DIR)/alert-day ## what alerts notice of a day, and where they are wrong
+bench-monitor: $(BENCH_DIR)/monitor-libperf $(BENCH_DIR)/alert-day ## metrics beside prometheus-cpp; what alerts notice
+ifneq ($(PEERS),0)
+	@CXX='$(CXX)' tests/bench/peers/build.sh $(BENCH_DIR) monitor
+endif
+	$(BENCH_PYTHON) tests/bench/monitor_driver.py --dir $(BENCH_DIR) --rounds $(BENCH_ROUNDS) \
+		--peers $(PEERS)
 	@$(BENCH_DIR)/alert-day

@@ -243,6 +243,20 @@ Test(metrics_registry, too_many_series_share_one)
     perf_metrics_close(m);
 }
 
+Test(metrics_registry, a_caller_may_have_the_name_of_the_count_of_those)
+{
+    perf_metrics_options options = PERF_METRICS_OPTIONS_INIT;
+    options.max_series = 1;
+    perf_metrics *m = open_with(&options);
+    perf_metric_options o = metric("perf_metrics_overflowed", NULL);
+    perf_gauge *g;
+    OK(perf_metrics_gauge(m, &o, NULL, &g));
+    perf_counter_add(counter(m, "x", "k", (const char *[]){"1"}), 1);
+    perf_counter_add(counter(m, "x", "k", (const char *[]){"2"}), 2);
+    cr_assert_eq(perf_counter_value(counter(m, "x", "k", (const char *[]){"_other"})), 2);
+    perf_metrics_close(m);
+}
+
 /* The value of the only series of metric "x". */
 static const char *as_label(const char *value, char *out)
 {

@@ -4,7 +4,7 @@
 # Builds the peers of the benchmark into DIR. A peer whose compiler or packages cannot be had is
 # named loudly and left out; that is not a failure of the build.
 #
-# usage: build.sh DIR [cache|pool|aws|redis|task|task-redis]
+# usage: build.sh DIR [cache|pool|aws|redis|task|task-redis|monitor]
 set -u
 dir=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -127,7 +127,16 @@ tasks_rq() {
     "$target/bin/python" -m pip install -q -r "$here/tasks_rq.txt"
 }
 
+# Debian's prometheus-cpp-dev.
+monitor_cc() {
+    ${CXX:-c++} -std=gnu++17 -O3 -march=native -pthread -o "$dir/peer-monitor-cc" \
+        "$here/monitor.cc" -lprometheus-cpp-core
+}
+
 case ${2:-cache} in
+monitor)
+    attempt 'prometheus-cpp' peer-monitor-cc monitor_cc
+    exit 0 ;;
 task-redis)
     attempt 'asynq' peer-tasks-go tasks_go
     attempt 'BullMQ' peer-tasks-node tasks_node
