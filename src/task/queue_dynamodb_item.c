@@ -86,7 +86,9 @@ static const char *const blobs[] = {[PAYLOAD] = "payload", [RESULT] = "result"};
 
 int64_t perf__queue_dynamodb_removal(int64_t ended_ms, int64_t keep_ms, int64_t unique_until_ms)
 {
-    int64_t at = keep_ms > INT64_MAX - ended_ms ? INT64_MAX : ended_ms + keep_ms;
+    int64_t at;
+    if (__builtin_add_overflow(ended_ms, keep_ms, &at))
+        at = INT64_MAX;
     return at > unique_until_ms ? at : unique_until_ms;
 }
 
@@ -305,6 +307,21 @@ static bool read_progress(const char *text, perf_queue_task *t)
     return true;
 }
 
+/* As the library lets them be, so that they can be part of keys. */
+static bool is_plain(const char *text)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/";
+    size_t len = strlen(text);
+    return len && len < ID_SIZE && strspn(text, allowed) == len;
+}
+
+/* One can be added to it for ever. */
+static bool is_count(int64_t number)
+{
+    return number >= 0 && number < (int64_t)1 << 60;
+}
+
 int perf__queue_dynamodb_read(const struct dynamodb_queue *q, struct perf__json item,
                               struct record *r)
 {
@@ -331,10 +348,13 @@ int perf__queue_dynamodb_read(const struct dynamodb_queue *q, struct perf__json 
     if (!r->arena)
         return perf__fail_nomem("a task read from DynamoDB");
     const char *wrong = read_attributes(item, r);
-    if (!wrong && (!r->t.queue[0] || !r->t.kind[0]))
-        wrong = "queue or kind";
+    if (!wrong && (!is_plain(r->t.id) || !is_plain(r->t.queue) || !is_plain(r->t.kind)))
+        wrong = "id, queue or kind";
     if (!wrong && (r->t.state < PERF_TASK_WAITING || r->t.state > PERF_TASK_DEAD))
         wrong = "st";
+    if (!wrong &&
+        !(is_count(r->t.attempts) && is_count(r->version) && is_count((int64_t)r->t.token)))
+        wrong = "attempts, v or token";
     if (!wrong && r->progress[0] && !read_progress(r->progress, &r->t))
         wrong = "progress";
     if (!wrong) {

@@ -172,7 +172,7 @@ struct sweep {
     struct dynamodb_queue *q;
     int64_t now_ms, deadline_ns;
     perf_queue_swept *swept;
-    struct perf__history kept[READ_MAX];
+    struct perf__history *kept; /* READ_MAX of them, once one is needed */
     int failed;
 };
 
@@ -202,6 +202,10 @@ static int rescue(struct sweep *s, struct record *r, size_t i, bool *sends)
         perf__queue_dynamodb_set_end(r, r->cancel ? PERF_TASK_CANCELLED : PERF_TASK_DEAD, s->now_ms,
                                      PERF_ETIMEDOUT, late);
     } else {
+        if (!s->kept)
+            s->kept = perf__calloc(&s->q->allocator, READ_MAX, sizeof *s->kept);
+        if (!s->kept)
+            return perf__fail_nomem("a sweep");
         perf__queue_dynamodb_keep_line(r, &s->kept[i], s->now_ms, PERF_TASK_QUEUED, PERF_ETIMEDOUT,
                                        late);
         r->t.state = PERF_TASK_QUEUED;
@@ -352,6 +356,7 @@ int perf__queue_dynamodb_sweep(void *queue, int64_t now_ms, size_t budget, perf_
     if (!rc)
         rc = look_for_next(s);
     rc = rc ? rc : s->failed;
+    perf__free(&q->allocator, s->kept);
     perf__free(&q->allocator, s);
     return rc;
 }
