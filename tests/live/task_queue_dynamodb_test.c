@@ -16,7 +16,7 @@
 #include "server.h"
 #include "test.h"
 
-enum { NOW = 1000000, LEASE = 30000, EXACT = 400, MEMORY_STEP = 23 };
+enum { NOW = 1000000, LEASE = 30000, EXACT = 240, MEMORY_STEP = 37 };
 
 static const perf_host own = PERF_HOST_INIT;
 
