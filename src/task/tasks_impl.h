@@ -144,6 +144,7 @@ struct perf_tasks {
     bool keeping, keep_stop, beat_now;
     uint64_t beat_round;
     int64_t beat_ns, sweep_ms; /* when next */
+    int64_t clock_ahead_ms;    /* the wall clock, of the monotonic one, when last asked */
     struct perf__schedule *schedules;
 
     /* tasks_id.c */

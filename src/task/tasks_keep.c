@@ -208,13 +208,23 @@ static int64_t sleep_ms(const perf_tasks *t, int64_t fire_ms)
     return ms > 0 ? ms : 1;
 }
 
+/* Was the clock on the wall set since it was asked last? Then our own leases may seem to be over,
+ * and are extended before a sweep takes them for those of the dead. With the mutex. */
+static bool clock_was_set(perf_tasks *t, int64_t now_ms, int64_t now_ns)
+{
+    int64_t ahead_ms = now_ms - now_ns / 1000000, by_ms = ahead_ms - t->clock_ahead_ms;
+    t->clock_ahead_ms = ahead_ms;
+    return by_ms > t->options.lease_ms / 3;
+}
+
 static void *keep(void *arg)
 {
     perf_tasks *t = arg;
     pthread_mutex_lock(&t->mutex);
     while (!t->keep_stop) {
-        int64_t now_ms = perf__realtime_ms(&t->host.clock);
-        bool beat_due = t->claims && (t->beat_now || perf__now_ns(&t->host.clock) >= t->beat_ns);
+        int64_t now_ms = perf__realtime_ms(&t->host.clock), now_ns = perf__now_ns(&t->host.clock);
+        bool beat_due = clock_was_set(t, now_ms, now_ns) || t->beat_now || now_ns >= t->beat_ns;
+        beat_due = beat_due && t->claims;
         bool sweep_due = now_ms >= t->sweep_ms || t->sweep_ms > now_ms + 2 * SWEEP_MS;
         bool ends_due = t->ending_head != NULL;
         t->beat_now = false;
@@ -238,7 +248,9 @@ int perf__tasks_keep_start(perf_tasks *t)
 {
     if (t->keeping)
         return PERF_OK;
-    t->beat_ns = perf__now_ns(&t->host.clock) + t->options.lease_ms * 1000000 / 3;
+    int64_t now_ns = perf__now_ns(&t->host.clock);
+    t->beat_ns = now_ns + t->options.lease_ms * 1000000 / 3;
+    t->clock_ahead_ms = perf__realtime_ms(&t->host.clock) - now_ns / 1000000;
     if (perf__thread_start(&t->keeper, "perf-leases", keep, t))
         return perf__fail_nomem("the thread that keeps leases");
     t->keeping = true;

@@ -396,7 +396,7 @@ BOTH(the_clock_is_set)
 {
     enum { HOUR_MS = 3600000 };
     struct works w;
-    works_open(&w, workers(4), durable, true);
+    works_open(&w, workers(2), durable, true);
     works_handle(&w, NULL);
     OK(perf_tasks_start(w.tasks));
     atomic_store(&w.hold, true);
@@ -412,15 +412,14 @@ BOTH(the_clock_is_set)
     cr_assert_eq(state_of(&w, delayed.text), PERF_TASK_WAITING);
     cr_assert_eq(state_of(&w, running.text), PERF_TASK_RUNNING);
 
-    /* What is due by now runs. A lease may be over, too, and the task begin again, but it ends
-     * once. */
+    /* What is due by now runs. What runs already keeps its lease. */
     atomic_fetch_add(&w.th.realtime_ms, 2 * HOUR_MS);
     ends_as(&w, delayed.text, PERF_TASK_SUCCEEDED);
     id = submit(&w, "obey", "", NULL);
     ends_as(&w, id.text, PERF_TASK_SUCCEEDED);
     atomic_store(&w.hold, false);
     ends_as(&w, running.text, PERF_TASK_SUCCEEDED);
-    cr_assert_leq(attempts_of(&w, running.text), 2);
+    cr_assert_eq(attempts_of(&w, running.text), 1);
     OK(perf_tasks_stop(w.tasks, 10000));
     perf_tasks_stats stats = works_stats(&w);
     cr_assert_eq(stats.succeeded, 4);
