@@ -277,7 +277,7 @@ static void tell(void *ctx, perf_metrics_asked *asked)
     perf_metric_options pool = metric("pool_open", "pool"), told = metric("told", NULL),
                         wrong = metric("counted", NULL);
     perf_snapshot *none;
-    char name[8];
+    char name[16];
     a->calls++;
     for (int i = 0; i < 5; i++) {
         snprintf(name, sizeof name, "%d", i);

@@ -208,7 +208,7 @@ static perf_metrics *with_numbers(void)
     perf_metrics *m;
     perf_metric_options o = metric("n", "i");
     perf_gauge *g;
-    char value[8];
+    char value[16];
     OK(perf_metrics_open(NULL, &m));
     for (int i = 0; i < NUMBERS; i++) {
         snprintf(value, sizeof value, "%02d", i);
