@@ -176,7 +176,8 @@
  *
  * A handle that is let go when its scope ends, by whatever way: the end, return,
  * break, goto, or a C++ exception. For perf_value, perf_cache_iter, perf_cache,
- * perf_pool, perf_pool_request, perf_task and perf_task_group (whose tasks go on).
+ * perf_pool, perf_pool_request, perf_task, perf_task_group (whose tasks go on), perf_metrics,
+ * perf_snapshot, perf_monitor and perf_request_list.
  * Always initialise it. Since 1.0.
  */
 #define PERF_AUTO(type) __attribute__((cleanup(perf_auto_##type))) type *
@@ -214,6 +215,26 @@ static inline void perf_auto_perf_task(perf_task **task)
 static inline void perf_auto_perf_task_group(perf_task_group **group)
 {
     perf_task_group_close(*group);
+}
+
+static inline void perf_auto_perf_metrics(perf_metrics **metrics)
+{
+    perf_metrics_close(*metrics);
+}
+
+static inline void perf_auto_perf_snapshot(perf_snapshot **snapshot)
+{
+    perf_snapshot_release(*snapshot);
+}
+
+static inline void perf_auto_perf_monitor(perf_monitor **monitor)
+{
+    (void)perf_monitor_close(*monitor);
+}
+
+static inline void perf_auto_perf_request_list(perf_request_list **list)
+{
+    perf_request_list_release(*list);
 }
 
 /* -------------------------------------------------------------- connections */

@@ -85,7 +85,7 @@ struct perf__kept {
     uint32_t spans, spans_lost;
     int64_t begun_ms, begun_ns, duration_ns, status;
     uint64_t received, sent;
-    const struct perf__endpoint *endpoint;
+    const char *endpoint, *method; /* behind the spans: a list may outlive its monitor */
     char trace_id[33], span_id[17], parent_id[17];
     char user[USER_MAX + 1], error[ERROR_MAX + 1];
     struct perf__span span[];

@@ -39,13 +39,17 @@ void perf__slowest_destroy(perf_monitor *monitor, struct perf__slowest *s)
 static struct perf__kept *example_of(struct perf_request *r, int64_t now_ns)
 {
     perf_monitor *m = r->monitor;
+    const struct perf__endpoint *e = r->endpoint;
     struct perf__kept *x =
-        perf__calloc(&m->host.allocator, 1, sizeof *x + r->spans * sizeof x->span[0]);
+        perf__calloc(&m->host.allocator, 1, sizeof *x + r->spans * sizeof x->span[0] + e->key_len);
     if (!x)
         return NULL;
     perf__trace_name(r);
     atomic_init(&x->references, 1);
-    x->endpoint = r->endpoint;
+    char *key = (char *)&x->span[r->spans];
+    memcpy(key, e->key, e->key_len);
+    x->endpoint = key;
+    x->method = key + e->method_at;
     x->duration_ns = now_ns - r->begun_ns;
     x->begun_ns = r->begun_ns;
     x->begun_ms = perf__realtime_ms(m->clock) - x->duration_ns / 1000000;
@@ -216,8 +220,8 @@ int perf_request_list_get(const perf_request_list *list, size_t i, perf_request_
     const struct perf__kept *x = list->all[i];
     perf_request_record own = {
         .struct_size = sizeof own,
-        .endpoint = x->endpoint->key,
-        .method = perf__endpoint_method(x->endpoint),
+        .endpoint = x->endpoint,
+        .method = x->method,
         .user = x->user,
         .error = x->error,
         .trace_id = x->trace_id,

@@ -265,6 +265,38 @@ static void tasks_copy_and_catch()
     CHECK(perf_executor_close(executor, -1) == PERF_OK);
 }
 
+// ---------------------------------------------------------------- requests
+
+static void throw_in_a_request(perf_monitor *monitor)
+{
+    PERF_TRACK(monitor, "/throws", "GET", nullptr)
+    {
+        PERF_SPAN("outer")
+        {
+            PERF_SPAN("inner")
+            throw std::runtime_error("out");
+        }
+    }
+}
+
+static void requests_end_by_a_throw()
+{
+    PERF_AUTO(perf_monitor) monitor = nullptr;
+    PERF_AUTO(perf_request_list) list = nullptr;
+    PERF_AUTO(perf_snapshot) snapshot = nullptr;
+    perf_request_stats stats = PERF_REQUEST_STATS_INIT;
+    perf_request_record record = PERF_REQUEST_RECORD_INIT;
+    CHECK(perf_monitor_open(nullptr, &monitor) == PERF_OK);
+    CHECK_THROWS(throw_in_a_request(monitor), std::runtime_error, true);
+    CHECK(perf_request_current() == nullptr);
+    CHECK(perf_monitor_get_stats(monitor, "/throws", "GET", PERF_WINDOW_ALL, &stats) == PERF_OK);
+    CHECK(stats.requests == 1 && stats.in_flight == 0);
+    CHECK(perf_monitor_slowest(monitor, "/throws", "GET", &list) == PERF_OK);
+    CHECK(perf_request_list_get(list, 0, &record) == PERF_OK && record.spans == 2);
+    CHECK(perf_metrics_snapshot(perf_monitor_metrics(monitor), &snapshot) == PERF_OK);
+    CHECK(perf_snapshot_count(snapshot) > 0);
+}
+
 int main()
 {
     PERF_AUTO(perf_cache) cache = nullptr;
@@ -278,6 +310,7 @@ int main()
         TEST(auto_handles_survive_a_throw),
         TEST(borrowed_connections_survive_a_throw),
         TEST(tasks_copy_and_catch),
+        TEST(requests_end_by_a_throw),
     });
     perf_cache_set_default(nullptr);
     return rc;

@@ -348,11 +348,15 @@ Test(monitor, the_slowest_are_kept_with_their_spans)
     cr_assert_str_eq(r.user, "bob");
     perf_request_list_release(list);
     request(&w, "/b", 1, 200);
+    cr_assert_eq(perf_monitor_slowest(w.m, "/none", "", &list), PERF_MISS);
     OK(perf_monitor_slowest(w.m, NULL, NULL, &list));
     cr_assert_eq(perf_request_list_count(list), 1);
+    OK(perf_monitor_close(w.m)); /* a list outlives its monitor */
+    OK(perf_request_list_get(list, 0, &r));
+    cr_assert_str_eq(r.endpoint, "/b");
+    cr_assert_str_eq(r.method, "GET");
     perf_request_list_release(list);
-    cr_assert_eq(perf_monitor_slowest(w.m, "/none", "", &list), PERF_MISS);
-    watch_close(&w);
+    cr_assert_eq(atomic_load(&w.th.live), 0);
 }
 
 Test(monitor, spans_are_bounded_and_end_with_what_they_are_in)
