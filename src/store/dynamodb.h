@@ -2,8 +2,8 @@
 /*
  * dynamodb.h - what the files of the DynamoDB backend share. Private to them.
  *
- * dynamodb_open.c reads the location and opens, dynamodb_call.c makes the calls,
- * dynamodb_item.c knows what items look like, dynamodb_pack.c makes records smaller,
+ * dynamodb_location.c and dynamodb_open.c read the location and open, dynamodb_call.c makes the
+ * calls, dynamodb_item.c knows what items look like, dynamodb_pack.c makes records smaller,
  * dynamodb_read.c and dynamodb_write.c read and write, dynamodb_lease.c keeps leases,
  * dynamodb.c puts them together. The items are documented in libperf-dynamodb(7).
  */
@@ -18,6 +18,7 @@
 
 #include "../net/aws_flight.h"
 #include "../net/aws_json.h"
+#include "dynamodb_location.h"
 #include "dynamodb_pack.h"
 
 enum {
@@ -39,8 +40,8 @@ struct dynamodb_store {
     perf_clock clock;
     perf_aws *aws;
     bool owns_aws, consistent, packs;
-    char table[1025];
-    char prefix[66]; /* with its '|', or "" */
+    char table[PERF__DYNAMODB_TABLE_SIZE];
+    char prefix[PERF__DYNAMODB_PREFIX_SIZE]; /* with its '|', or "" */
     int64_t timeout_ms;
     _Atomic uint64_t read_units, write_units; /* thousandths */
     _Atomic uint64_t last_token;              /* of a lease */
@@ -118,10 +119,9 @@ void perf__dynamodb_put_key(struct perf__text *t, const char *pk, const char *sk
 
 int perf__dynamodb_open(const perf_store_config *config, void **out);
 void perf__dynamodb_close(void *store);
-/* Strictly reads a location into s (table, prefix, consistent, packs) and region and endpoint,
- * which have 64 and 512 bytes and become "" when not given. */
-int perf__dynamodb_location(const char *location, struct dynamodb_store *s, char *region,
-                            char *endpoint);
+/* Strictly reads a location into s (table, prefix, consistent, packs) and location. */
+int perf__dynamodb_location(const char *text, struct dynamodb_store *s,
+                            struct perf__dynamodb_location *location);
 
 /* ------------------------------------------------------------- dynamodb_call.c */
 

@@ -30,108 +30,31 @@ static int bad(const char *location, const char *what)
                       location, what);
 }
 
-static bool is_made_of(const char *text, size_t len, const char *others)
+int perf__dynamodb_location(const char *text, struct dynamodb_store *s,
+                            struct perf__dynamodb_location *location)
 {
-    for (size_t i = 0; i < len; i++)
-        if (!((text[i] >= '0' && text[i] <= '9') ||
-              ((text[i] | 32) >= 'a' && (text[i] | 32) <= 'z') ||
-              (text[i] && strchr(others, text[i]))))
-            return false;
-    return len > 0;
-}
-
-static bool take_flag(const char *value, size_t len, bool *out)
-{
-    *out = *value == '1';
-    return len == 1 && (*value == '0' || *value == '1');
-}
-
-static bool take_text(const char *value, size_t len, const char *others, char *out, size_t size)
-{
-    if (len >= size || !is_made_of(value, len, others))
-        return false;
-    memcpy(out, value, len);
-    out[len] = 0;
-    return true;
-}
-
-enum { REGION, ENDPOINT, CONSISTENT, COMPRESS, PREFIX, PARAMETERS };
-
-int perf__dynamodb_location(const char *location, struct dynamodb_store *s, char *region,
-                            char *endpoint)
-{
-    static const char *const names[PARAMETERS] = {
-        "region=", "endpoint=", "consistent=", "compress=", "prefix="};
-    bool seen[PARAMETERS] = {false};
-    *region = *endpoint = *s->prefix = 0;
-    s->consistent = s->packs = true;
-    size_t len = strcspn(location, "?");
-    /* A name, or an ARN. */
-    if (len < 3 || !take_text(location, len, "_.-:/", s->table, sizeof s->table))
-        return bad(location, "the table's name has letters, digits, '_', '-' and '.', 3 or more");
-    const char *at = location + len;
-    while (*at) {
-        at++;
-        size_t which = 0, part = strcspn(at, "&");
-        while (which < PARAMETERS && strncmp(at, names[which], strlen(names[which])) != 0)
-            which++;
-        if (which == PARAMETERS)
-            return bad(location, "an unknown parameter");
-        if (seen[which])
-            return bad(location, "a parameter is there twice");
-        seen[which] = true;
-        const char *value = at + strlen(names[which]);
-        len = part - strlen(names[which]);
-        bool fine = which == REGION       ? take_text(value, len, "-", region, 64)
-                    : which == ENDPOINT   ? take_text(value, len, ":/.-_[]", endpoint, 512)
-                    : which == CONSISTENT ? take_flag(value, len, &s->consistent)
-                    : which == COMPRESS
-                        ? take_flag(value, len, &s->packs)
-                        : take_text(value, len, "_.-", s->prefix, sizeof s->prefix - 1);
-        if (!fine)
-            return bad(location, which == PREFIX
-                                     ? "prefix has 1 to 64 letters, digits, '_', '-', '.'"
-                                     : "a parameter's value cannot be read");
-        at += part;
-    }
-    if (*s->prefix) {
-        len = strlen(s->prefix);
-        memcpy(s->prefix + len, "|", 2);
-    }
+    size_t len = strcspn(text, "?");
+    if (!perf__dynamodb_table(text, len, s->table))
+        return bad(text, "the table's name has letters, digits, '_', '-' and '.', 3 or more");
+    const char *wrong = perf__dynamodb_parameters(text + len, true, location);
+    if (wrong)
+        return bad(text, wrong);
+    s->consistent = location->consistent;
+    s->packs = location->packs;
+    memcpy(s->prefix, location->prefix, sizeof s->prefix);
     return PERF_OK;
 }
 
 /* -------------------------------------------------------------- open, close */
 
-static int open_client(struct dynamodb_store *s, const perf_store_config *config,
-                       const char *region, const char *endpoint)
-{
-    perf_aws_options options = PERF_AWS_OPTIONS_INIT;
-    if (config->user_ctx && (*region || *endpoint))
-        return perf__fail(PERF_EINVAL, "dynamodb tier: perf_tier_options.store_ctx is a client, so "
-                                       "the location cannot have region or endpoint");
-    s->aws = config->user_ctx;
-    if (s->aws)
-        return PERF_OK;
-    if (!*region && !*endpoint)
-        return perf_aws_shared("dynamodb", &s->aws);
-    options.service = "dynamodb";
-    options.region = *region ? region : NULL;
-    options.endpoint_url = *endpoint ? endpoint : NULL;
-    options.host = config->host;
-    int rc = perf_aws_open(&options, &s->aws);
-    s->owns_aws = !rc;
-    return rc;
-}
-
 int perf__dynamodb_open(const perf_store_config *config, void **out)
 {
-    char region[64], endpoint[512];
-    const char *location = config->location;
-    if (!location || !*location)
-        location = getenv("CACHE_TABLE_NAME");
-    if (!location || !*location)
-        location = default_table;
+    struct perf__dynamodb_location location;
+    const char *text = config->location;
+    if (!text || !*text)
+        text = getenv("CACHE_TABLE_NAME");
+    if (!text || !*text)
+        text = default_table;
     struct dynamodb_store *s = perf__calloc(config->host->allocator, 1, sizeof *s);
     if (!s)
         return perf__fail_nomem("a dynamodb tier");
@@ -142,9 +65,10 @@ int perf__dynamodb_open(const perf_store_config *config, void **out)
         perf__free(config->host->allocator, s);
         return perf__fail_nomem("a dynamodb tier's lock");
     }
-    int rc = perf__dynamodb_location(location, s, region, endpoint);
+    int rc = perf__dynamodb_location(text, s, &location);
     if (!rc)
-        rc = open_client(s, config, region, endpoint);
+        rc = perf__dynamodb_client(&location, config->user_ctx, "perf_tier_options.store_ctx",
+                                   config->host, &s->aws, &s->owns_aws);
     if (rc) {
         perf__dynamodb_close(s);
         return rc;

@@ -15,11 +15,11 @@
 #include <stdatomic.h>
 
 #include "../net/aws_flight.h"
+#include "../store/dynamodb_location.h"
 #include "queue.h"
 #include "queue_history.h"
 
 enum {
-    PREFIX_SIZE = 66,  /* with its '|' and a zero byte */
     ID_SIZE = 72,      /* of a task */
     KEY_SIZE = 36,     /* of what orders an index: two numbers of 16 digits */
     HASH_SIZE = 300,   /* of a lane's name */
@@ -50,8 +50,8 @@ struct dynamodb_queue {
     perf_clock clock;
     perf_aws *aws;
     bool owns_aws, packs;
-    char tasks[1025], common[1025]; /* the two tables */
-    char prefix[PREFIX_SIZE];
+    char tasks[PERF__DYNAMODB_TABLE_SIZE], common[PERF__DYNAMODB_TABLE_SIZE];
+    char prefix[PERF__DYNAMODB_PREFIX_SIZE]; /* with its '|', or "" */
     int64_t timeout_ms;
     uint64_t origin;
     _Atomic uint64_t calls, last_number;

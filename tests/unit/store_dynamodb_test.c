@@ -13,19 +13,20 @@
 #include "test.h"
 
 static struct dynamodb_store store;
-static char region[64], endpoint[512];
+static struct perf__dynamodb_location where;
 
 static int take(const char *location)
 {
     memset(&store, 0, sizeof store);
-    return perf__dynamodb_location(location, &store, region, endpoint);
+    return perf__dynamodb_location(location, &store, &where);
 }
 
 Test(store_dynamodb, locations)
 {
     cr_assert_eq(take("my-table_1.x"), PERF_OK, "%s", perf_last_error());
     cr_assert_str_eq(store.table, "my-table_1.x");
-    cr_assert(store.consistent && store.packs && !*store.prefix && !*region && !*endpoint);
+    cr_assert(store.consistent && store.packs && !*store.prefix && !*where.region &&
+              !*where.endpoint);
     cr_assert_eq(take("arn:aws:dynamodb:us-east-1:123456789012:table/t?consistent=0"), PERF_OK);
     cr_assert_str_eq(store.table, "arn:aws:dynamodb:us-east-1:123456789012:table/t");
     cr_assert(!store.consistent);
@@ -33,8 +34,8 @@ Test(store_dynamodb, locations)
                       "consistent=1"),
                  PERF_OK, "%s", perf_last_error());
     cr_assert_str_eq(store.prefix, "a.b-c_1|");
-    cr_assert_str_eq(region, "eu-west-1");
-    cr_assert_str_eq(endpoint, "http://[::1]:8000");
+    cr_assert_str_eq(where.region, "eu-west-1");
+    cr_assert_str_eq(where.endpoint, "http://[::1]:8000");
     cr_assert(!store.packs && store.consistent);
     static const char *const bad[] = {"",
                                       "ab",
