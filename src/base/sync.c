@@ -39,12 +39,25 @@ bool perf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t deadl
     return pthread_cond_timedwait(cond, mutex, &t) != ETIMEDOUT;
 }
 
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 int64_t perf__deadline_after(int64_t ms)
 {
     if (ms <= 0)
         return 0;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    int64_t now = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    int64_t now = now_ns();
     return ms > (INT64_MAX - now) / 1000000 ? INT64_MAX : now + ms * 1000000;
+}
+
+int64_t perf__deadline_left(int64_t deadline_ns)
+{
+    if (!deadline_ns)
+        return INT64_MAX;
+    int64_t left = deadline_ns - now_ns();
+    return left > 0 ? left / 1000000 + (left % 1000000 != 0) : 0;
 }

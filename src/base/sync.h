@@ -29,4 +29,8 @@ bool perf__cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t deadl
 /** Now plus ms on the clock that perf__cond_wait uses; 0 for ms <= 0. */
 int64_t perf__deadline_after(int64_t ms);
 
+/** Milliseconds until such a deadline, rounded up; 0: it has passed. Of 0, which is never, the
+ * most. */
+int64_t perf__deadline_left(int64_t deadline_ns);
+
 #endif

@@ -74,7 +74,7 @@ int perf_load_cancelled(const perf_load *load)
 {
     const struct perf__flight *f = load->flight;
     return atomic_load_explicit(&f->cancelled, memory_order_relaxed) ||
-           (f->give_up_at && perf__deadline_after(1) > f->give_up_at);
+           !perf__deadline_left(f->give_up_at);
 }
 
 const void *perf_load_stale(const perf_load *load, size_t *len)

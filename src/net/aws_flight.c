@@ -16,12 +16,6 @@ struct perf__aws_flight {
     size_t under_way;
 };
 
-int64_t perf__aws_left(int64_t deadline_ns)
-{
-    int64_t left = deadline_ns - perf__deadline_after(1) + 1000000;
-    return left > 0 ? left / 1000000 : 0;
-}
-
 /* What is said of a failure is said to this thread. */
 static void note_failure(struct perf__aws_flown *r)
 {
@@ -67,7 +61,7 @@ static void start(perf_aws *aws, struct perf__aws_flown *r, size_t at_once, int6
     wait_for_fewer(f, at_once);
     f->under_way++;
     pthread_mutex_unlock(&f->mutex);
-    request.timeout_ms = perf__aws_left(deadline_ns);
+    request.timeout_ms = perf__deadline_left(deadline_ns);
     int rc = request.timeout_ms ? perf_aws_start(aws, &request, NULL) : too_late();
     if (rc)
         on_done(r, rc, NULL);
@@ -82,7 +76,7 @@ int perf__aws_fly(perf_aws *aws, struct perf__aws_flown *requests, size_t count,
             return perf__fail_nomem("a request to AWS");
     if (count == 1) { /* no need for other threads */
         struct perf__aws_flown *r = requests;
-        int64_t left = perf__aws_left(deadline_ns);
+        int64_t left = perf__deadline_left(deadline_ns);
         r->rc = left ? perf_aws_call(aws, r->operation, r->body.data, r->body.len, left, &r->reply)
                      : too_late();
         if (r->rc)

@@ -27,9 +27,6 @@ struct perf__aws_flown {
     char code[64], why[320]; /* of a failure: AWS's code, and the sentence */
 };
 
-/* Milliseconds left until a perf__deadline_after; 0: none. */
-int64_t perf__aws_left(int64_t deadline_ns);
-
 /* Makes count calls, at_once of them under way, until deadline_ns; what is too late has
  * PERF_ETIMEDOUT. PERF_OK: requests[i].rc says what became of each. PERF_ENOMEM: nothing was sent.
  * perf__aws_flown_free is due in any case. */

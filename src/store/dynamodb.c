@@ -46,10 +46,9 @@ static int dynamodb_usage(void *store, perf_store_usage *usage)
 {
     struct dynamodb_store *s = store;
     int rc = PERF_OK;
-    int64_t now = perf__deadline_after(1);
     pthread_mutex_lock(&s->mutex);
     uint64_t records = s->records, bytes = s->bytes;
-    bool asks = now >= s->asked_again_ns;
+    bool asks = !s->asked_again_ns || !perf__deadline_left(s->asked_again_ns);
     if (asks)
         s->asked_again_ns = perf__deadline_after(ask_again_ms);
     pthread_mutex_unlock(&s->mutex);

@@ -99,7 +99,7 @@ int perf__dynamodb_call(struct dynamodb_store *s, const char *operation, struct 
                         int units, int64_t deadline_ns, perf_aws_reply **out,
                         struct perf__json *all)
 {
-    int64_t left = perf__aws_left(deadline_ns);
+    int64_t left = perf__deadline_left(deadline_ns);
     int rc = PERF_OK;
     *out = NULL;
     if (body->failed)

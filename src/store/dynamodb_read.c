@@ -152,7 +152,7 @@ static int fetch_chunks(const struct read *r, const char *pk, const struct dynam
         from = ends[i];
     }
     options.consistent = consistent;
-    options.timeout_ms = perf__aws_left(r->deadline_ns);
+    options.timeout_ms = perf__deadline_left(r->deadline_ns);
     int rc = t.failed ? perf__fail_nomem("the keys of a record's chunks")
              : !options.timeout_ms
                  ? perf__dynamodb_too_late(s)
@@ -419,7 +419,7 @@ int perf__dynamodb_marks(void *store, int64_t since_ms, perf_store_mark_fn each,
                       : perf_aws_pages_open(s->aws, "Query", t.data, t.len, NULL, NULL, &pages);
     perf__text_free(&t);
     while (!rc) {
-        int64_t left = perf__aws_left(r.deadline_ns);
+        int64_t left = perf__deadline_left(r.deadline_ns);
         rc = left ? perf_aws_pages_next(pages, left, &page) : perf__dynamodb_too_late(s);
         if (rc)
             break;

@@ -265,7 +265,7 @@ static int send_patiently(struct writing *w, const perf_bytes *parts, size_t cou
     struct dynamodb_store *s = w->store;
     perf_dynamodb_batch_options options = PERF_DYNAMODB_BATCH_OPTIONS_INIT;
     perf_dynamodb_batch *batch = NULL;
-    options.timeout_ms = perf__aws_left(w->deadline_ns);
+    options.timeout_ms = perf__deadline_left(w->deadline_ns);
     if (!options.timeout_ms)
         return perf__dynamodb_too_late(s);
     int rc = perf_dynamodb_batch_write(s->aws, s->table, parts, count, &options, &batch);

@@ -40,8 +40,8 @@ static inline perf_bytes perf__redis_text(const char *bytes)
 /* Milliseconds until a deadline, 1 at least. */
 static inline int64_t perf__redis_left(int64_t deadline_ns)
 {
-    int64_t left = (deadline_ns - perf__deadline_after(1)) / 1000000 + 1;
-    return left > 1 ? left : 1;
+    int64_t left = perf__deadline_left(deadline_ns);
+    return left ? left : 1; /* 0 would be the client's own */
 }
 
 /* ---- redis_names.c: pure, any thread ---- */

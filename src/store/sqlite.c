@@ -353,7 +353,7 @@ static int sqlite_flush(void *store)
             sqlite3_wal_checkpoint_v2(s->writer.db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         rc = code == SQLITE_OK ? PERF_OK : perf__sqlite_fail(s, s->writer.db, "flushing");
         /* Another process is at it; what it syncs may not have all of ours. */
-        if (rc != PERF_EBUSY || perf__deadline_after(1) >= deadline)
+        if (rc != PERF_EBUSY || !perf__deadline_left(deadline))
             break;
         sqlite3_sleep(1);
     }

@@ -319,7 +319,7 @@ static int switch_to_wal(const struct sqlite_store *s, sqlite3 *db)
                             "write-ahead logging; put the file on a local disk",
                             s->path);
         sqlite3_finalize(statement);
-        if (rc != PERF_EBUSY || perf__deadline_after(1) >= deadline)
+        if (rc != PERF_EBUSY || !perf__deadline_left(deadline))
             return rc;
         sqlite3_sleep(SWITCH_RETRY_MS);
     }

@@ -63,7 +63,7 @@ int perf__queue_dynamodb_call(struct dynamodb_queue *q, const char *operation,
 {
     perf_aws_reply *reply = NULL;
     struct perf__json checked;
-    int64_t left = perf__aws_left(deadline_ns);
+    int64_t left = perf__deadline_left(deadline_ns);
     int rc;
     if (out)
         *out = NULL;
@@ -117,7 +117,7 @@ int perf__queue_dynamodb_fly(struct dynamodb_queue *q, struct perf__aws_flown *r
 int perf__queue_dynamodb_pause(struct dynamodb_queue *q, int tries, int64_t deadline_ns)
 {
     int64_t most = tries < 5 ? PAUSE_MS << tries : PAUSE_MAX_MS;
-    if (perf__aws_left(deadline_ns) <= most)
+    if (perf__deadline_left(deadline_ns) <= most)
         return perf__fail(PERF_ETIMEDOUT,
                           "dynamodb queue: others were in the way for %lld ms; try again",
                           (long long)q->timeout_ms);

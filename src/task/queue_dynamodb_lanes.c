@@ -116,7 +116,7 @@ int perf__queue_dynamodb_lanes(struct dynamodb_queue *q, bool fresh, int64_t dea
     char from[200] = " ";
     int rc = PERF_OK;
     pthread_mutex_lock(&q->mutex);
-    bool known = !fresh && perf__deadline_after(1) < q->lanes_until_ns;
+    bool known = !fresh && q->lanes_until_ns && perf__deadline_left(q->lanes_until_ns);
     pthread_mutex_unlock(&q->mutex);
     if (known)
         return PERF_OK;

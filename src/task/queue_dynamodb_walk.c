@@ -15,6 +15,7 @@
 
 #include "../base/alloc.h"
 #include "../base/status.h"
+#include "../base/sync.h"
 #include "queue_dynamodb.h"
 
 /* ------------------------------------------------------------------------ walks */
@@ -277,7 +278,7 @@ int perf__queue_dynamodb_read_many(struct dynamodb_queue *q, const struct entry 
         ends[n++] = t.len;
     }
     options.consistent = 1;
-    options.timeout_ms = perf__aws_left(deadline_ns);
+    options.timeout_ms = perf__deadline_left(deadline_ns);
     options.projection = looks ? projection : NULL;
     options.names = looks ? names : NULL;
     int rc = t.failed ? perf__fail_nomem("a list of tasks")

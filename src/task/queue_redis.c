@@ -86,8 +86,8 @@ static void words_close(struct words *w)
 /* Milliseconds that are left, 1 at least. */
 static int64_t left_of(int64_t deadline_ns)
 {
-    int64_t left = (deadline_ns - perf__deadline_after(0)) / 1000000;
-    return left > 1 ? left : 1;
+    int64_t left = perf__deadline_left(deadline_ns);
+    return left ? left : 1; /* 0 would be the client's own */
 }
 
 /* PERF_EBUSY says something about a task; a server's, or the client's, does not. */

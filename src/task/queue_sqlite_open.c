@@ -198,7 +198,7 @@ static int switch_to_wal(struct queue_db *db)
                                      "for write-ahead logging; put the file on a local disk",
                                      db->q->path);
         sqlite3_finalize(statement);
-        if (rc != PERF_EBUSY || perf__deadline_after(1) >= deadline)
+        if (rc != PERF_EBUSY || !perf__deadline_left(deadline))
             return rc;
         db->rc = PERF_OK;
         sqlite3_sleep(SWITCH_RETRY_MS);

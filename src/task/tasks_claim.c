@@ -343,7 +343,7 @@ int perf_tasks_claim(perf_tasks *t, const char *kind, int64_t timeout_ms, perf_r
             break;
         int64_t left = LOOK_MS;
         if (timeout_ms >= 0)
-            left = timeout_ms ? (until - perf__deadline_after(1)) / 1000000 + 1 : 0;
+            left = timeout_ms ? perf__deadline_left(until) : 0;
         if (left <= 0)
             return PERF_MISS;
         int64_t most = rated                              ? RATE_MS

@@ -182,7 +182,7 @@ int perf_tasks_wait(perf_tasks *t, const char *id, int64_t timeout_ms, perf_task
             break; /* of those the queue may recover */
         int64_t left = pause;
         if (timeout_ms >= 0)
-            left = timeout_ms ? (until - perf__deadline_after(1)) / 1000000 + 1 : 0;
+            left = timeout_ms ? perf__deadline_left(until) : 0;
         if (left <= 0) {
             rc = perf__fail(PERF_ETIMEDOUT, "the task has not ended after %lld ms",
                             (long long)timeout_ms);

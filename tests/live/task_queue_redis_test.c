@@ -187,6 +187,35 @@ Test(task_queue_redis, location_is_checked)
     cr_assert(strstr(perf_last_error(), "appendfsync") != NULL);
 }
 
+/* A server that does not answer: every entry returns within the time that the queue was given. */
+Test(task_queue_redis, a_paused_server_holds_nobody, .timeout = 60)
+{
+    struct fixture f;
+    set_up(&f, NULL);
+    const perf_queue_config config = {.struct_size = sizeof config,
+                                      .location = f.server->url,
+                                      .timeout_ms = 300,
+                                      .host = &f.host.view};
+    void *queue;
+    int status;
+    uint64_t n;
+    char existing[72];
+    perf_queue_task task = test_queue_task("a", NOW);
+    perf_queue_counts counts = {.struct_size = sizeof counts};
+    perf_queue_swept swept = {.struct_size = sizeof swept};
+    cr_assert(perf__queue_redis.open(&config, &queue) == PERF_OK, "%s", perf_last_error());
+    cr_assert(perf__queue_redis.enqueue(queue, &task, 1, NULL, NOW, &status, &existing) == PERF_OK);
+    test_server_pause(f.server);
+    task.id = "b";
+    cr_assert(perf__queue_redis.enqueue(queue, &task, 1, NULL, NOW, &status, &existing) < 0);
+    cr_assert(perf__queue_redis.count(queue, "q", NOW, &counts) < 0);
+    cr_assert(perf__queue_redis.control(queue, PERF_QUEUE_PAUSE, "q", NOW, &n) < 0);
+    cr_assert(perf__queue_redis.sweep(queue, NOW, 10, &swept) < 0);
+    test_server_resume(f.server);
+    perf__queue_redis.close(queue);
+    tear_down(&f);
+}
+
 Test(task_queue_redis, prefixes_are_apart)
 {
     struct fixture f;
