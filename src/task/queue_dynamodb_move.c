@@ -255,21 +255,18 @@ static int forget_follower(struct dynamodb_queue *q, const char *id, const char 
     return perf__queue_dynamodb_call(q, "DeleteItem", &t, deadline_ns, NULL, NULL);
 }
 
-/* Nobody waits for it any more. */
-static int settle(struct dynamodb_queue *q, const char *id, int64_t deadline_ns)
+/* Nobody waits for it any more. If it has changed since it was read, it has been put back, and may
+ * have others waiting by now: then it stays as it is. */
+static int settle(struct dynamodb_queue *q, struct record *r, int64_t deadline_ns)
 {
+    int64_t before = r->version;
+    r->followed = 0;
     for (int tries = 0;; tries++) {
-        struct record r;
-        int rc = perf__queue_dynamodb_read_one(q, id, deadline_ns, &r);
-        if (!rc && r.followed && perf__task_ended(r.t.state)) {
-            r.followed = 0;
-            rc = perf__queue_dynamodb_write(q, &r, LIMIT_SAME, deadline_ns);
-        }
-        perf__queue_dynamodb_record_free(q, &r);
-        if ((rc == PERF_ECONFLICT || rc == PERF_EBUSY) &&
-            !(rc = perf__queue_dynamodb_pause(q, tries, deadline_ns)))
+        r->version = before;
+        int rc = perf__queue_dynamodb_write(q, r, LIMIT_SAME, deadline_ns);
+        if (rc == PERF_EBUSY && !(rc = perf__queue_dynamodb_pause(q, tries, deadline_ns)))
             continue;
-        return rc == PERF_MISS ? PERF_OK : rc;
+        return rc == PERF_ECONFLICT ? PERF_OK : rc;
     }
 }
 
@@ -279,7 +276,8 @@ static int release_all(struct dynamodb_queue *q, const char *id, int64_t now_ms,
     struct ids followers = {.allocator = &q->allocator};
     struct record first;
     int rc = perf__queue_dynamodb_read_one(q, id, deadline_ns, &first);
-    if (!rc && perf__task_ended(first.t.state))
+    bool waited_for = !rc && first.followed && perf__task_ended(first.t.state);
+    if (waited_for)
         rc = followers_of(q, id, deadline_ns, &followers);
     for (size_t i = 0; i < followers.count && !rc; i++) {
         bool ended = false;
@@ -289,9 +287,11 @@ static int release_all(struct dynamodb_queue *q, const char *id, int64_t now_ms,
         if (!rc)
             rc = forget_follower(q, id, followers.id[i], deadline_ns);
     }
+    if (!rc && waited_for)
+        rc = settle(q, &first, deadline_ns);
     perf__queue_dynamodb_record_free(q, &first);
     perf__free(&q->allocator, followers.id);
-    return rc ? rc : settle(q, id, deadline_ns);
+    return rc;
 }
 
 int perf__queue_dynamodb_release(struct dynamodb_queue *q, const char *id, int64_t now_ms,

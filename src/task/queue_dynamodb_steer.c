@@ -91,20 +91,29 @@ static int redrive(struct dynamodb_queue *q, struct record *r, int64_t now_ms, i
     return rc;
 }
 
+/* PERF_ECONFLICT: look again. Those who wait for it are let go first: only it knows of them. */
+static int remove_ended(struct dynamodb_queue *q, const struct record *r, int64_t now_ms,
+                        int64_t deadline_ns)
+{
+    if (!r->followed)
+        return remove_record(q, r, deadline_ns);
+    int rc = perf__queue_dynamodb_release(q, r->t.id, now_ms, deadline_ns);
+    return rc ? rc : PERF_ECONFLICT;
+}
+
 static int steer_one(struct dynamodb_queue *q, int verb, const char *id, int64_t now_ms)
 {
     int64_t deadline = perf__queue_dynamodb_deadline(q);
+    if (strlen(id) >= ID_SIZE)
+        return PERF_MISS; /* no id is so long */
     for (int tries = 0;; tries++) {
         struct record r;
-        int rc =
-            strlen(id) < ID_SIZE ? perf__queue_dynamodb_read_one(q, id, deadline, &r) : PERF_MISS;
-        if (rc == PERF_MISS && strlen(id) >= ID_SIZE)
-            return rc;
+        int rc = perf__queue_dynamodb_read_one(q, id, deadline, &r);
         bool busy = !rc && verb == PERF_QUEUE_REMOVE && !perf__task_ended(r.t.state);
         if (!rc && !busy)
             rc = verb == PERF_QUEUE_CANCEL    ? cancel(q, &r, now_ms, deadline)
                  : verb == PERF_QUEUE_REDRIVE ? redrive(q, &r, now_ms, deadline)
-                                              : remove_record(q, &r, deadline);
+                                              : remove_ended(q, &r, now_ms, deadline);
         perf__queue_dynamodb_record_free(q, &r);
         if (busy)
             return perf__fail(PERF_EBUSY, "task \"%.71s\" has not ended; cancel it first", id);

@@ -304,8 +304,8 @@ static void nothing_is_left_behind(struct fixture *f)
     free(noise);
 }
 
-/* A step was done and the next was not: sweeps make it good. */
-static void half_done_ends_are_completed(struct fixture *f)
+/* "a" as a process leaves it that dies between its end and "b", which waits for it. */
+static void half_end(struct fixture *f)
 {
     char json[600];
     empty(f);
@@ -315,7 +315,6 @@ static void half_done_ends_are_completed(struct fixture *f)
     task.after = "a";
     cr_assert(put_for(f->queue, "a", INT64_MAX) == PERF_OK && claim(f, f->queue, 1) == PERF_OK);
     cr_assert(perf__task_queue_enqueue(f->queue, &task, 1, NULL, NOW, &status, NULL) == PERF_OK);
-    /* As a process leaves it that dies between an end and those who wait for it. */
     snprintf(json, sizeof json,
              "{\"TableName\":\"tasks\",\"Key\":{\"pk\":{\"S\":\"p%d|t|a\"},\"sk\":{\"S\":\"0\"}},"
              "\"UpdateExpression\":\"SET st = :s, #i = :i, ended = :e, lane = :l ADD v :1\","
@@ -325,11 +324,27 @@ static void half_done_ends_are_completed(struct fixture *f)
              f->prefixes, f->prefixes, NOW, f->prefixes);
     cr_assert(call(f, "UpdateItem", json, NULL, 0) == PERF_OK, "%s", perf_last_error());
     cr_assert(state_of(f, "b") == PERF_TASK_WAITING);
+}
+
+/* A step was done and the next was not: sweeps make it good. */
+static void half_done_ends_are_completed(struct fixture *f)
+{
+    half_end(f);
     perf_queue_swept swept;
     cr_assert(perf__task_queue_sweep(f->queue, NOW + LEASE, 10, &swept) == PERF_OK, "%s",
               perf_last_error());
     cr_assert(state_of(f, "b") == PERF_TASK_QUEUED, "%d", (int)state_of(f, "b"));
     cr_assert(claim(f, f->queue, 1) == PERF_OK && !strcmp(f->reply.tasks[0]->id, "b"));
+    perf__task_queue_close(f->queue);
+}
+
+/* So does who removes the record, for nobody else would know who waits. */
+static void half_done_ends_are_completed_before_they_go(struct fixture *f)
+{
+    half_end(f);
+    cr_assert(perf__task_queue_control(f->queue, PERF_QUEUE_REMOVE, "a", NOW, NULL) == PERF_OK,
+              "%s", perf_last_error());
+    cr_assert(state_of(f, "a") == PERF_MISS && state_of(f, "b") == PERF_TASK_QUEUED);
     perf__task_queue_close(f->queue);
 }
 
@@ -553,6 +568,7 @@ Test(task_queue_dynamodb, everything_on_one_server)
     foreign_items_are_named(&f);
     nothing_is_left_behind(&f);
     half_done_ends_are_completed(&f);
+    half_done_ends_are_completed_before_they_go(&f);
     engine_works_with_it(&f);
     figures(&f);
     /* PERF_TASKS_ROUNDS=20 for a long run. */
