@@ -14,10 +14,12 @@
 
 #include "../base/alloc.h"
 #include "../base/status.h"
+#include "../base/thread.h"
 #include "queue_dynamodb.h"
 
 enum {
     PORTION = 128,                   /* tasks that go out together */
+    SEQ_BITS = 12,                   /* of chance, below the number of a submission */
     PORTION_BYTES = 8 * 1024 * 1024, /* of their payloads; one alone may have more */
     NAME_MAX_LEN = 1024,             /* of what is part of a key */
     LIVE_MAX = 48,                   /* tasks to wait for, of those that have not ended */
@@ -370,10 +372,11 @@ static int enqueue_portion(struct dynamodb_queue *q, const perf_queue_task *task
         statuses[i] = PERF_ENOMEM;
     if (!coming)
         return perf__fail_nomem("tasks to be submitted");
-    uint64_t seq = perf__queue_dynamodb_numbers(q, count);
+    uint64_t number = perf__queue_dynamodb_numbers(q, count);
     int first = PERF_OK;
     for (size_t i = 0; i < count; i++) {
-        statuses[i] = prepare(q, &coming[i], &tasks[i], seq + i, now_ms, deadline_ns);
+        uint64_t seq = (number + i) << SEQ_BITS | perf__thread_random() >> (64 - SEQ_BITS);
+        statuses[i] = prepare(q, &coming[i], &tasks[i], seq, now_ms, deadline_ns);
         if (!statuses[i] && is_second(coming, i))
             coming[i].odd = true;
         first = first ? first : statuses[i];

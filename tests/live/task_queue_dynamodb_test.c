@@ -225,6 +225,24 @@ static void others_work_on_it(struct fixture *f)
     perf__task_queue_close(first);
 }
 
+/* Two processes number their tasks by the same clock: a list has both. */
+static void same_moment_is_two_tasks(struct fixture *f)
+{
+    struct test_host th;
+    struct perf__host before = f->host;
+    perf_queue_filter filter = {.struct_size = sizeof filter, .queue = "q", .limit = 10};
+    empty(f);
+    cr_assert(perf__host_take(test_host_init(&th), &f->host) == PERF_OK);
+    struct perf__task_queue *first = open_queue(f), *other = open_queue(f);
+    cr_assert(put(first, "a") == PERF_OK && put(other, "b") == PERF_OK);
+    perf__queue_reply_free(&f->reply);
+    cr_assert(perf__task_queue_find(first, &filter, &f->reply) == PERF_OK, "%s", perf_last_error());
+    cr_assert(f->reply.count == 2, "%zu", f->reply.count);
+    perf__task_queue_close(other);
+    perf__task_queue_close(first);
+    f->host = before;
+}
+
 static void foreign_items_are_named(struct fixture *f)
 {
     char json[512];
@@ -565,6 +583,7 @@ Test(task_queue_dynamodb, everything_on_one_server)
     queue_survives_no_memory(&c);
     prefixes_are_apart(&f);
     others_work_on_it(&f);
+    same_moment_is_two_tasks(&f);
     foreign_items_are_named(&f);
     nothing_is_left_behind(&f);
     half_done_ends_are_completed(&f);
