@@ -160,6 +160,8 @@ void perf__queue_dynamodb_blob_free(struct dynamodb_queue *q, struct blob *b);
 /* Fills t.payload (or result) of a record. */
 int perf__queue_dynamodb_load(struct dynamodb_queue *q, struct record *r, int which,
                               int64_t deadline_ns);
+/* How many bytes payload and result will have. */
+size_t perf__queue_dynamodb_size(const struct record *r);
 /* Removes what lies beside a record; failing, it is left to its time to live. */
 void perf__queue_dynamodb_drop(struct dynamodb_queue *q, const char *id, const char *how,
                                int64_t deadline_ns);

@@ -22,7 +22,7 @@
 
 enum {
     CLAIM_MAX = 1000,
-    CLAIM_BYTES = 16 << 20, /* a claim gives no more after so many */
+    CLAIM_BYTES = 16 << 20, /* a claim takes no more after so many: it has to load them in time */
     PAGE_MIN = 16,
     LIMITS_MAX = 64, /* limit keys that one claim remembers */
 };
@@ -284,11 +284,11 @@ static int look_ahead(struct claiming *c)
 static int take(struct claiming *c)
 {
     bool plain[READ_MAX] = {false};
-    size_t plains = 0;
+    size_t plains = 0, bytes = c->bytes;
     int rc = perf__queue_dynamodb_read_many(c->q, c->entries, c->count, false, c->deadline_ns,
                                             c->records, &c->failed);
     memset(c->won, 0, sizeof c->won);
-    for (size_t i = 0; i < c->count && !rc; i++) {
+    for (size_t i = 0; i < c->count && !rc && bytes < CLAIM_BYTES; i++) {
         struct record *r = &c->records[i];
         char key[KEY_SIZE];
         if (!r->t.id || r->t.state != PERF_TASK_QUEUED)
@@ -296,9 +296,12 @@ static int take(struct claiming *c)
         perf__queue_dynamodb_key(r->t.rank, r->seq, key);
         if (strcmp(key, c->entries[i].key) != 0)
             continue; /* of an earlier life: its own entry comes */
-        if (r->t.deadline_ms && c->want->now_ms >= r->t.deadline_ms && !r->t.started_ms)
+        if (r->t.deadline_ms && c->want->now_ms >= r->t.deadline_ms && !r->t.started_ms) {
             end_late(c, r);
-        else if (r->t.limit_key[0])
+            continue;
+        }
+        bytes += perf__queue_dynamodb_size(r);
+        if (r->t.limit_key[0])
             c->won[i] = take_limited(c, r);
         else
             plains += plain[i] = true;

@@ -282,6 +282,28 @@ static void foreign_items_are_named(struct fixture *f)
     perf__task_queue_close(f->queue);
 }
 
+/* Packed they are short, and they are loaded in the time of one call: so not all at once. */
+static void long_ones_come_a_few_at_a_time(struct fixture *f)
+{
+    enum { LONG = 12 << 20 };
+    char *zeros = calloc(1, LONG);
+    empty(f);
+    f->queue = open_queue(f);
+    for (int i = 0; i < 3; i++) {
+        const char *const ids[] = {"a", "b", "c"};
+        int status;
+        perf_queue_task task = test_queue_task(ids[i], NOW);
+        task.payload = (perf_bytes){zeros, LONG};
+        cr_assert(perf__task_queue_enqueue(f->queue, &task, 1, NULL, NOW, &status, NULL) == PERF_OK,
+                  "%s", perf_last_error());
+    }
+    cr_assert(claim(f, f->queue, 10) == PERF_OK && f->reply.count == 2, "%zu", f->reply.count);
+    cr_assert(f->reply.tasks[1]->payload.len == LONG);
+    cr_assert(claim(f, f->queue, 10) == PERF_OK && f->reply.count == 1);
+    perf__task_queue_close(f->queue);
+    free(zeros);
+}
+
 /* All that a task had goes with it. */
 static void nothing_is_left_behind(struct fixture *f)
 {
@@ -585,6 +607,7 @@ Test(task_queue_dynamodb, everything_on_one_server)
     others_work_on_it(&f);
     same_moment_is_two_tasks(&f);
     foreign_items_are_named(&f);
+    long_ones_come_a_few_at_a_time(&f);
     nothing_is_left_behind(&f);
     half_done_ends_are_completed(&f);
     half_done_ends_are_completed_before_they_go(&f);
