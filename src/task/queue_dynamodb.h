@@ -230,6 +230,9 @@ enum { LIMIT_SAME = 0, LIMIT_TAKE = 1, LIMIT_GIVE = -1 };
 /* The request that writes a record in place of the version that was read. */
 void perf__queue_dynamodb_put_write(struct dynamodb_queue *q, struct perf__text *t,
                                     struct record *r);
+/* Of a write whose condition did not hold: because our own first try had succeeded? */
+bool perf__queue_dynamodb_is_ours(struct dynamodb_queue *q, const struct record *r,
+                                  int64_t deadline_ns);
 /* Writes it, with its limit key's count. PERF_ECONFLICT: it is another one by now. */
 int perf__queue_dynamodb_write(struct dynamodb_queue *q, struct record *r, int limit,
                                int64_t deadline_ns);

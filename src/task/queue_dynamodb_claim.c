@@ -223,7 +223,9 @@ static int take_plain(struct claiming *c, const bool *plain, size_t count)
     for (size_t i = 0; i < c->count && !rc; i++) {
         if (!plain[i])
             continue;
-        c->won[i] = !r[n].rc;
+        c->won[i] =
+            !r[n].rc || (r[n].rc == PERF_ECONFLICT && r[n].attempts > 1 &&
+                         perf__queue_dynamodb_is_ours(c->q, &c->records[i], c->deadline_ns));
         if (r[n].rc && r[n].rc != PERF_ECONFLICT && r[n].rc != PERF_EBUSY)
             c->failed = perf__queue_dynamodb_say(&r[n]);
         n++;

@@ -89,14 +89,14 @@ static void put_limit(struct dynamodb_queue *q, struct perf__text *t, const stru
         perf__text_puts(t, "}}");
 }
 
-/* A condition failed: because our own first try had succeeded? */
-static int judge(struct dynamodb_queue *q, struct record *r, int64_t deadline_ns)
+bool perf__queue_dynamodb_is_ours(struct dynamodb_queue *q, const struct record *r,
+                                  int64_t deadline_ns)
 {
     struct record now;
     int rc = perf__queue_dynamodb_read_one(q, r->t.id, deadline_ns, &now);
     bool ours = !rc && now.version == r->version && !strcmp(now.echo, r->own_echo);
     perf__queue_dynamodb_record_free(q, &now);
-    return ours ? PERF_OK : PERF_ECONFLICT;
+    return ours;
 }
 
 int perf__queue_dynamodb_write(struct dynamodb_queue *q, struct record *r, int limit,
@@ -106,7 +106,9 @@ int perf__queue_dynamodb_write(struct dynamodb_queue *q, struct record *r, int l
     if (limit == LIMIT_SAME || !r->t.limit_key[0]) {
         perf__queue_dynamodb_put_write(q, &t, r);
         int rc = perf__queue_dynamodb_call(q, "PutItem", &t, deadline_ns, NULL, NULL);
-        return rc == PERF_ECONFLICT ? judge(q, r, deadline_ns) : rc;
+        if (rc == PERF_ECONFLICT && perf__queue_dynamodb_is_ours(q, r, deadline_ns))
+            rc = PERF_OK;
+        return rc;
     }
     int64_t before = r->version;
     for (int tries = 0;; tries++) {
