@@ -17,7 +17,7 @@
 #include "../base/status.h"
 #include "queue_dynamodb.h"
 
-enum { TEXT_MAX = 1 << 20 };
+enum { TEXT_MAX = 1 << 20, PRIORITY_MAX = 100 };
 
 int perf__queue_dynamodb_damaged(const char *id, const char *what)
 {
@@ -355,6 +355,8 @@ int perf__queue_dynamodb_read(const struct dynamodb_queue *q, struct perf__json 
     if (!wrong &&
         !(is_count(r->t.attempts) && is_count(r->version) && is_count((int64_t)r->t.token)))
         wrong = "attempts, v or token";
+    if (!wrong && (r->t.priority < -PRIORITY_MAX || r->t.priority > PRIORITY_MAX))
+        wrong = "priority";
     if (!wrong && r->progress[0] && !read_progress(r->progress, &r->t))
         wrong = "progress";
     if (!wrong) {

@@ -124,10 +124,12 @@ static int steer_one(struct dynamodb_queue *q, int verb, const char *id, int64_t
     }
 }
 
-/* A task that is being changed by others is looked at again by who asks again. */
+/* A task that is being changed by others is looked at again by who asks again; one that is damaged
+ * does not keep back those behind it. */
 static int redrive_all(struct dynamodb_queue *q, const char *queue, int64_t now_ms, uint64_t *n)
 {
     char low[128], high[128];
+    int damaged = PERF_OK;
     const struct entry *e;
     int64_t deadline = perf__queue_dynamodb_deadline(q);
     struct walk w = {.q = q, .page = READ_MAX, .backward = true, .deadline_ns = deadline};
@@ -144,11 +146,13 @@ static int redrive_all(struct dynamodb_queue *q, const char *queue, int64_t now_
             rc = redrive(q, &r, now_ms, deadline);
         *n += rc == PERF_OK;
         perf__queue_dynamodb_record_free(q, &r);
-        if (rc == PERF_MISS || rc == PERF_ECONFLICT || rc == PERF_EBUSY)
+        if (rc == PERF_ECORRUPT)
+            damaged = rc;
+        if (rc == PERF_MISS || rc == PERF_ECONFLICT || rc == PERF_EBUSY || rc == PERF_ECORRUPT)
             rc = PERF_OK;
     }
     perf__queue_dynamodb_walk_free(&w);
-    return rc;
+    return rc ? rc : damaged;
 }
 
 int perf__queue_dynamodb_control(void *queue, int verb, const char *name, int64_t now_ms,

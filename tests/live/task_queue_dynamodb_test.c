@@ -253,6 +253,8 @@ static void foreign_items_are_named(struct fixture *f)
         "SET kind = :x\",\"ExpressionAttributeValues\":{\":x\":{\"N\":\"7\"}}}",
         "SET st = :x\",\"ExpressionAttributeValues\":{\":x\":{\"N\":\"77\"}}}",
         "SET created = :x\",\"ExpressionAttributeValues\":{\":x\":{\"N\":\"1e40\"}}}",
+        "SET priority = "
+        ":x\",\"ExpressionAttributeValues\":{\":x\":{\"N\":\"9000000000000000000\"}}}",
         "SET seq = :x\",\"ExpressionAttributeValues\":{\":x\":{\"S\":\"nonsense\"}}}",
         "SET payload_as = :x\",\"ExpressionAttributeValues\":{\":x\":{\"S\":\"z 99\"}}}",
         "SET payload_as = :x\",\"ExpressionAttributeValues\":{\":x\":{\"S\":\"r 9 9 1 7\"}}}",
@@ -269,7 +271,7 @@ static void foreign_items_are_named(struct fixture *f)
                  pk, damages[i]);
         cr_assert(call(f, "UpdateItem", json, NULL, 0) == PERF_OK, "%s", perf_last_error());
         cr_assert(state_of(f, id) == PERF_ECORRUPT, "%zu", i);
-        cr_assert(strstr(perf_last_error(), id) || i == 4, "%s", perf_last_error());
+        cr_assert(strstr(perf_last_error(), id) || i == 5, "%s", perf_last_error());
     }
     int given = 0;
     while (claim(f, f->queue, 20) == PERF_OK)
@@ -279,6 +281,35 @@ static void foreign_items_are_named(struct fixture *f)
     perf_queue_swept swept;
     perf__task_queue_sweep(f->queue, NOW + 10 * LEASE, 100, &swept);
     cr_assert(claim(f, f->queue, 20) == PERF_OK, "%s", perf_last_error());
+    perf__task_queue_close(f->queue);
+}
+
+/* The newer one is damaged, and comes first. */
+static void damaged_ones_keep_nobody_back(struct fixture *f)
+{
+    char json[512];
+    uint64_t n = 0;
+    empty(f);
+    f->queue = open_queue(f);
+    for (int i = 0; i < 2; i++) {
+        cr_assert(put(f->queue, i ? "b" : "a") == PERF_OK && claim(f, f->queue, 1) == PERF_OK);
+        perf_queue_end end = {.struct_size = sizeof end,
+                              .id = f->reply.tasks[0]->id,
+                              .token = f->reply.tasks[0]->token,
+                              .state = PERF_TASK_DEAD,
+                              .now_ms = NOW,
+                              .error = ""};
+        cr_assert(perf__task_queue_finish(f->queue, &end, 1) == PERF_OK);
+    }
+    snprintf(json, sizeof json,
+             "{\"TableName\":\"tasks\",\"Key\":{\"pk\":{\"S\":\"p%d|t|b\"},\"sk\":{\"S\":\"0\"}},"
+             "\"UpdateExpression\":\"REMOVE kind\"}",
+             f->prefixes);
+    cr_assert(call(f, "UpdateItem", json, NULL, 0) == PERF_OK, "%s", perf_last_error());
+    cr_assert(perf__task_queue_control(f->queue, PERF_QUEUE_REDRIVE_ALL, "q", NOW, &n) ==
+              PERF_ECORRUPT);
+    cr_assert(strstr(perf_last_error(), "\"b\"") && n == 1, "%s", perf_last_error());
+    cr_assert(state_of(f, "a") == PERF_TASK_QUEUED);
     perf__task_queue_close(f->queue);
 }
 
@@ -607,6 +638,7 @@ Test(task_queue_dynamodb, everything_on_one_server)
     others_work_on_it(&f);
     same_moment_is_two_tasks(&f);
     foreign_items_are_named(&f);
+    damaged_ones_keep_nobody_back(&f);
     long_ones_come_a_few_at_a_time(&f);
     nothing_is_left_behind(&f);
     half_done_ends_are_completed(&f);
