@@ -61,6 +61,7 @@ struct dynamodb_queue {
     struct known_lane *lanes;
     size_t lane_count;
     int64_t lanes_until_ns; /* known that long */
+    uint64_t lane_changes;  /* made by this process */
     struct held held[HELD]; /* by a hash of the id */
 };
 

@@ -5,6 +5,7 @@
  */
 #include <libperf/aws_tables.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -419,6 +420,42 @@ static void half_done_ends_are_completed_before_they_go(struct fixture *f)
     perf__task_queue_close(f->queue);
 }
 
+/* Another thread reads the directory all the while; what it read before is not believed. */
+struct reading {
+    struct perf__task_queue *queue;
+    atomic_bool over;
+};
+
+static void *read_lanes(void *arg)
+{
+    struct reading *r = arg;
+    perf_queue_counts counts;
+    while (!r->over)
+        cr_assert(perf__task_queue_count(r->queue, "q", NOW, &counts) == PERF_OK);
+    return NULL;
+}
+
+static void own_pauses_are_known_at_once(struct fixture *f)
+{
+    enum { ROUNDS = 20 };
+    pthread_t thread;
+    empty(f);
+    f->queue = open_queue(f);
+    struct reading r = {.queue = f->queue};
+    cr_assert(put(f->queue, "a") == PERF_OK);
+    cr_assert(!pthread_create(&thread, NULL, read_lanes, &r));
+    for (int i = 0; i < ROUNDS; i++) {
+        cr_assert(perf__task_queue_control(f->queue, PERF_QUEUE_PAUSE, "q", NOW, NULL) == PERF_OK);
+        for (int j = 0; j < 5; j++)
+            cr_assert(claim(f, f->queue, 1) == PERF_MISS, "round %d", i);
+        cr_assert(perf__task_queue_control(f->queue, PERF_QUEUE_RESUME, "q", NOW, NULL) == PERF_OK);
+    }
+    r.over = true;
+    pthread_join(thread, NULL);
+    cr_assert(claim(f, f->queue, 1) == PERF_OK);
+    perf__task_queue_close(f->queue);
+}
+
 /* ------------------------------------------------------------------------- figures */
 
 struct figure {
@@ -639,6 +676,7 @@ Test(task_queue_dynamodb, everything_on_one_server)
     same_moment_is_two_tasks(&f);
     foreign_items_are_named(&f);
     damaged_ones_keep_nobody_back(&f);
+    own_pauses_are_known_at_once(&f);
     long_ones_come_a_few_at_a_time(&f);
     nothing_is_left_behind(&f);
     half_done_ends_are_completed(&f);
