@@ -16,6 +16,7 @@
 #include "../base/sync.h"
 #include "../base/thread.h"
 #include "aws_client.h"
+#include "aws_flight.h"
 #include "aws_tables.h"
 
 enum {
@@ -58,12 +59,6 @@ struct run {
     size_t count, planned, made;
     int64_t deadline_ns; /* the system's clock */
 };
-
-static int64_t left_ms(const struct run *run)
-{
-    int64_t left = run->deadline_ns - perf__deadline_after(1);
-    return left > 0 ? left / 1000000 : 0;
-}
 
 static int too_late(const struct run *run, const struct table *t)
 {
@@ -147,11 +142,11 @@ static void plan(struct table *t)
 static int call(struct run *run, const struct table *t, const char *operation,
                 struct perf__text *body, perf_aws_reply **out)
 {
-    int64_t left = left_ms(run);
+    int64_t left = perf__aws_left(run->deadline_ns);
     int rc = body->failed ? perf__fail_nomem("a request about a table")
-             : left <= 0  ? too_late(run, t)
+             : !left      ? too_late(run, t)
                           : perf_aws_call(run->aws, operation, body->data, body->len,
-                                         left < CALL_MS ? left : CALL_MS, out);
+                                     left < CALL_MS ? left : CALL_MS, out);
     perf__text_free(body);
     return rc;
 }
@@ -226,7 +221,7 @@ static void tell(struct run *run, const struct table *t, const char *doing, size
 static int pause_for(struct run *run, const struct table *t, int64_t *pause_ms)
 {
     char text[96];
-    int64_t left = left_ms(run);
+    int64_t left = perf__aws_left(run->deadline_ns);
     if (left <= 0)
         return too_late(run, t);
     snprintf(text, sizeof text, "wait (%s)", t->look.busy ? t->look.status : "it is in use");
