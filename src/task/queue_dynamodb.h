@@ -139,6 +139,8 @@ int64_t perf__queue_dynamodb_removal(int64_t ended_ms, int64_t keep_ms, int64_t 
 void perf__queue_dynamodb_key(int64_t number, uint64_t seq, char out[KEY_SIZE]);
 /* The number in one; 0: none. */
 int64_t perf__queue_dynamodb_key_number(const char *key);
+/* A short text of an attribute. False: there is none, or none so short. */
+bool perf__queue_dynamodb_text(struct perf__json item, const char *name, char *out, size_t size);
 /* To a reply; history: with it. */
 int perf__queue_dynamodb_add(const struct record *r, bool history, perf_queue_reply *reply);
 int perf__queue_dynamodb_damaged(const char *id, const char *what) __attribute__((cold));
@@ -190,7 +192,7 @@ struct walk {
     struct dynamodb_queue *q;
     struct source *sources;
     size_t count, cap, page;
-    bool backward, filled;
+    bool backward;
     int64_t deadline_ns;
 };
 

@@ -117,16 +117,6 @@ struct holder {
     int64_t version; /* of its record */
 };
 
-static bool short_text(struct perf__json item, const char *name, char *out, size_t size)
-{
-    struct perf__json attribute, value;
-    if (!perf__json_find(item, name, '{', &attribute) ||
-        !perf__json_find(attribute, "S", '"', &value) || value.len > size)
-        return false;
-    perf__json_text(value, out);
-    return true;
-}
-
 static void unique_name(const perf_queue_task *t, char out[PK_SIZE])
 {
     snprintf(out, PK_SIZE, "%s|%s", t->kind, t->unique_key);
@@ -148,8 +138,8 @@ static int look_at_holder(struct dynamodb_queue *q, const struct coming *c, int6
     if (rc)
         return rc;
     h->there = perf__json_find(all, "Item", '{', &item);
-    if (h->there && (!short_text(item, "id", h->id, sizeof h->id) ||
-                     !short_text(item, "by", h->by, sizeof h->by)))
+    if (h->there && (!perf__queue_dynamodb_text(item, "id", h->id, sizeof h->id) ||
+                     !perf__queue_dynamodb_text(item, "by", h->by, sizeof h->by)))
         rc = perf__queue_dynamodb_damaged(c->task->id, "unique key");
     perf_aws_reply_release(reply);
     if (rc || !h->there)

@@ -243,6 +243,16 @@ static bool inner(struct perf__json value, const char *type, struct perf__json *
     return value.len && value.at[0] == '{' && perf__json_find(value, type, '"', out);
 }
 
+bool perf__queue_dynamodb_text(struct perf__json item, const char *name, char *out, size_t size)
+{
+    struct perf__json attribute, value;
+    if (!perf__json_find(item, name, '{', &attribute) || !inner(attribute, "S", &value) ||
+        value.len > size) /* with its quotes, so a zero byte has room */
+        return false;
+    perf__json_text(value, out);
+    return true;
+}
+
 /* The name of what is not sound, or NULL. */
 static const char *read_attributes(struct perf__json item, struct record *r)
 {

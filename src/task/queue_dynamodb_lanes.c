@@ -88,26 +88,24 @@ int perf__queue_dynamodb_need_lane(struct dynamodb_queue *q, const perf_queue_ta
 static int take_page(const struct dynamodb_queue *q, struct perf__json all,
                      struct known_lane **lanes, size_t *count, char *from, size_t size)
 {
-    struct perf__json items, item, sk, value, last;
+    struct perf__json items, item, last;
     size_t at = 0;
     *from = 0;
     if (!perf__json_find(all, "Items", '[', &items))
         return perf__fail(PERF_EPROTOCOL, "DynamoDB answered a Query without Items");
     while (perf__json_next(items, &at, NULL, &item) && *count < LANES_MAX) {
-        struct known_lane *grown;
-        if (!perf__json_find(item, "sk", '{', &sk) || !perf__json_find(sk, "S", '"', &value) ||
-            value.len > sizeof grown->name)
+        struct known_lane lane;
+        if (!perf__queue_dynamodb_text(item, "sk", lane.name, sizeof lane.name))
             continue;
-        grown = perf__realloc(&q->allocator, *lanes, (*count + 1) * sizeof *grown);
+        struct known_lane *grown =
+            perf__realloc(&q->allocator, *lanes, (*count + 1) * sizeof *grown);
         if (!grown)
             return perf__fail_nomem("the names of queues");
         *lanes = grown;
-        perf__json_text(value, grown[(*count)++].name);
+        grown[(*count)++] = lane;
     }
-    if (perf__json_find(all, "LastEvaluatedKey", '{', &last) &&
-        perf__json_find(last, "sk", '{', &sk) && perf__json_find(sk, "S", '"', &value) &&
-        value.len < size)
-        perf__json_text(value, from);
+    if (perf__json_find(all, "LastEvaluatedKey", '{', &last))
+        (void)perf__queue_dynamodb_text(last, "sk", from, size);
     return PERF_OK;
 }
 

@@ -208,16 +208,15 @@ static void put_count(const struct dynamodb_queue *q, struct perf__text *t, cons
 
 static int take_count(struct perf__json all, uint64_t *count, char from[PLACE_SIZE])
 {
-    struct perf__json number, last, place, value;
+    struct perf__json number, last;
     uint64_t n;
     *from = 0;
     if (!perf__json_find(all, "Count", 0, &number) || !perf__json_uint(number, &n))
         return perf__fail(PERF_EPROTOCOL, "DynamoDB answered a Query without Count");
     *count += n;
     if (perf__json_find(all, "LastEvaluatedKey", '{', &last) &&
-        perf__json_find(last, "place", '{', &place) && perf__json_find(place, "S", '"', &value) &&
-        value.len < PLACE_SIZE)
-        memcpy(from + perf__json_text(value, from), "!", 2); /* behind that one */
+        perf__queue_dynamodb_text(last, "place", from, PLACE_SIZE - 1))
+        memcpy(from + strlen(from), "!", 2); /* behind that one */
     return PERF_OK;
 }
 

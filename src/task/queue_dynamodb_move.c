@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "../base/alloc.h"
+#include "../base/clock.h"
 #include "../base/status.h"
 #include "queue_dynamodb.h"
 
@@ -73,7 +74,7 @@ void perf__queue_dynamodb_put_write(struct dynamodb_queue *q, struct perf__text 
 static void put_limit(struct dynamodb_queue *q, struct perf__text *t, const struct record *r,
                       int limit)
 {
-    int64_t now_s = (int64_t)(perf__queue_dynamodb_numbers(q, 1) / 1000000);
+    int64_t now_s = perf__realtime_ms(&q->clock) / 1000;
     perf__queue_dynamodb_put_key(t, q, false, "k|", r->t.limit_key, "0");
     perf__text_putf(t,
                     ",\"UpdateExpression\":\"ADD #n :d SET #x = :x\",\"ExpressionAttributeNames\":"
@@ -184,7 +185,7 @@ static int followers_of(struct dynamodb_queue *q, const char *id, int64_t deadli
     int rc = PERF_OK;
     while (*from && !rc) {
         struct perf__text t = {.allocator = &q->allocator};
-        struct perf__json all, items, item, sk, value;
+        struct perf__json all, items, item;
         perf_aws_reply *reply;
         size_t at = 0;
         perf__text_putf(&t,
@@ -202,16 +203,11 @@ static int followers_of(struct dynamodb_queue *q, const char *id, int64_t deadli
             rc = perf__fail(PERF_EPROTOCOL, "DynamoDB answered a Query without Items");
         while (!rc && perf__json_next(items, &at, NULL, &item)) {
             char one[ID_SIZE];
-            if (!perf__json_find(item, "sk", '{', &sk) || !perf__json_find(sk, "S", '"', &value) ||
-                value.len > sizeof one)
-                continue;
-            perf__json_text(value, one);
-            rc = add_id(out, one);
+            if (perf__queue_dynamodb_text(item, "sk", one, sizeof one))
+                rc = add_id(out, one);
         }
-        if (!rc && perf__json_find(all, "LastEvaluatedKey", '{', &item) &&
-            perf__json_find(item, "sk", '{', &sk) && perf__json_find(sk, "S", '"', &value) &&
-            value.len <= ID_SIZE)
-            perf__json_text(value, from);
+        if (!rc && perf__json_find(all, "LastEvaluatedKey", '{', &item))
+            (void)perf__queue_dynamodb_text(item, "sk", from, sizeof from);
         perf_aws_reply_release(reply);
     }
     return rc;
