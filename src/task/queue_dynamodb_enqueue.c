@@ -344,7 +344,8 @@ static int enqueue_plain(struct dynamodb_queue *q, struct coming *coming, size_t
         n++;
         if (statuses[i] == PERF_ECONFLICT)
             statuses[i] = who_is_there(q, &coming[i], deadline_ns, existing[i]);
-        if (statuses[i] == PERF_MISS) { /* it was there and is not any more: again */
+        /* It was there and is not any more, or somebody's transaction has it: again. */
+        if (statuses[i] == PERF_MISS || statuses[i] == PERF_EBUSY) {
             coming[i].odd = true;
             coming[i].record.version = 0;
             statuses[i] = PERF_OK;
