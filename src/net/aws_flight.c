@@ -9,6 +9,7 @@
 #include "../base/alloc.h"
 #include "../base/status.h"
 #include "../base/sync.h"
+#include "aws_client.h"
 
 struct perf__aws_flight {
     pthread_mutex_t mutex;
@@ -21,6 +22,7 @@ static void note_failure(struct perf__aws_flown *r)
 {
     snprintf(r->why, sizeof r->why, "%s", perf_last_error());
     snprintf(r->code, sizeof r->code, "%s", perf_aws_error_code());
+    r->attempts = perf__aws_error_attempts();
 }
 
 static void on_done(void *ctx, int status, perf_aws_reply *reply)

@@ -24,7 +24,8 @@ struct perf__aws_flown {
     perf_aws_reply *reply;
     struct perf__json all; /* for who checks the reply; valid as long as that */
     struct perf__aws_flight *flight;
-    char code[64], why[320]; /* of a failure: AWS's code, and the sentence */
+    int64_t attempts;        /* of a failure: how many it took, */
+    char code[64], why[320]; /* AWS's code, and the sentence */
 };
 
 /* Makes count calls, at_once of them under way, until deadline_ns; what is too late has

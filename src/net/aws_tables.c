@@ -16,6 +16,7 @@
 #include "../base/sync.h"
 #include "../base/thread.h"
 #include "aws_client.h"
+#include "aws_flight.h"
 #include "aws_tables.h"
 
 enum {
@@ -143,9 +144,9 @@ static int call(struct run *run, const struct table *t, const char *operation,
 {
     int64_t left = perf__deadline_left(run->deadline_ns);
     int rc = body->failed ? perf__fail_nomem("a request about a table")
-             : left <= 0  ? too_late(run, t)
+             : !left      ? too_late(run, t)
                           : perf_aws_call(run->aws, operation, body->data, body->len,
-                                         left < CALL_MS ? left : CALL_MS, out);
+                                     left < CALL_MS ? left : CALL_MS, out);
     perf__text_free(body);
     return rc;
 }

@@ -61,6 +61,7 @@ struct dynamodb_queue {
     struct known_lane *lanes;
     size_t lane_count;
     int64_t lanes_until_ns; /* known that long */
+    uint64_t lane_changes;  /* made by this process */
     struct held held[HELD]; /* by a hash of the id */
 };
 
@@ -138,6 +139,8 @@ int64_t perf__queue_dynamodb_removal(int64_t ended_ms, int64_t keep_ms, int64_t 
 void perf__queue_dynamodb_key(int64_t number, uint64_t seq, char out[KEY_SIZE]);
 /* The number in one; 0: none. */
 int64_t perf__queue_dynamodb_key_number(const char *key);
+/* A short text of an attribute. False: there is none, or none so short. */
+bool perf__queue_dynamodb_text(struct perf__json item, const char *name, char *out, size_t size);
 /* To a reply; history: with it. */
 int perf__queue_dynamodb_add(const struct record *r, bool history, perf_queue_reply *reply);
 int perf__queue_dynamodb_damaged(const char *id, const char *what) __attribute__((cold));
@@ -160,6 +163,8 @@ void perf__queue_dynamodb_blob_free(struct dynamodb_queue *q, struct blob *b);
 /* Fills t.payload (or result) of a record. */
 int perf__queue_dynamodb_load(struct dynamodb_queue *q, struct record *r, int which,
                               int64_t deadline_ns);
+/* How many bytes payload and result will have. */
+size_t perf__queue_dynamodb_size(const struct record *r);
 /* Removes what lies beside a record; failing, it is left to its time to live. */
 void perf__queue_dynamodb_drop(struct dynamodb_queue *q, const char *id, const char *how,
                                int64_t deadline_ns);
@@ -187,7 +192,7 @@ struct walk {
     struct dynamodb_queue *q;
     struct source *sources;
     size_t count, cap, page;
-    bool backward, filled;
+    bool backward;
     int64_t deadline_ns;
 };
 
@@ -228,6 +233,9 @@ enum { LIMIT_SAME = 0, LIMIT_TAKE = 1, LIMIT_GIVE = -1 };
 /* The request that writes a record in place of the version that was read. */
 void perf__queue_dynamodb_put_write(struct dynamodb_queue *q, struct perf__text *t,
                                     struct record *r);
+/* Of a write whose condition did not hold: because our own first try had succeeded? */
+bool perf__queue_dynamodb_is_ours(struct dynamodb_queue *q, const struct record *r,
+                                  int64_t deadline_ns);
 /* Writes it, with its limit key's count. PERF_ECONFLICT: it is another one by now. */
 int perf__queue_dynamodb_write(struct dynamodb_queue *q, struct record *r, int limit,
                                int64_t deadline_ns);

@@ -223,6 +223,16 @@ int perf__queue_dynamodb_load(struct dynamodb_queue *q, struct record *r, int wh
     return PERF_OK;
 }
 
+size_t perf__queue_dynamodb_size(const struct record *r)
+{
+    size_t size = 0;
+    for (size_t i = PAYLOAD; i <= RESULT; i++) {
+        struct how h;
+        size += r->how[i][0] && read_how(r->how[i], &h) ? h.size : r->stored[i].len;
+    }
+    return size;
+}
+
 void perf__queue_dynamodb_drop(struct dynamodb_queue *q, const char *id, const char *how,
                                int64_t deadline_ns)
 {

@@ -16,14 +16,21 @@
 #include <string.h>
 
 #include "../base/alloc.h"
+#include "../base/hash.h"
 #include "../base/status.h"
 #include "queue_dynamodb.h"
 
 enum {
     CLAIM_MAX = 1000,
-    CLAIM_BYTES = 16 << 20, /* a claim gives no more after so many */
+    CLAIM_BYTES = 16 << 20, /* a claim takes no more after so many: it has to load them in time */
     PAGE_MIN = 16,
-    FULL_MAX = 64, /* limit keys that one claim remembers as full */
+    LIMITS_MAX = 64, /* limit keys that one claim remembers */
+};
+
+/* How many run under a limit key, as far as this claim knows. */
+struct limit {
+    uint64_t key;    /* its hash */
+    int64_t running; /* -1: not known (any more) */
 };
 
 /* Of a claim under way. */
@@ -35,9 +42,9 @@ struct claiming {
     const char *queue; /* whose lanes are looked for */
     bool paused;
     int64_t deadline_ns;
-    size_t given, bytes, full_count;
-    uint64_t full[FULL_MAX]; /* hashes of limit keys */
-    int failed;              /* of a task that could not be given */
+    size_t given, bytes, limit_count;
+    struct limit limits[LIMITS_MAX];
+    int failed; /* of a task that could not be given */
     /* What is looked at now. */
     struct entry entries[READ_MAX];
     struct record records[READ_MAX];
@@ -47,32 +54,27 @@ struct claiming {
 
 /* ------------------------------------------------------------------------- marks */
 
-/* FNV-1a; never 0. */
-static uint64_t hash_of(const char *text)
+/* Names are strangers': none may be made to look like another. */
+static uint64_t hash_of(const struct dynamodb_queue *q, const char *text)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (; *text; text++)
-        h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-    return h ? h : 1;
+    return perf__hash_bytes((struct perf__hash_key){q->origin, 0}, text, strlen(text)).lo;
 }
 
 struct held *perf__queue_dynamodb_held(struct dynamodb_queue *q, const char *id)
 {
-    uint64_t h = hash_of(id);
-    return &q->held[(h ^ h >> 32) % HELD];
+    return &q->held[hash_of(q, id) % HELD];
 }
 
-static size_t mark_at(const char *id)
+static _Atomic uint64_t *mark_of(struct dynamodb_queue *q, const char *id)
 {
-    uint64_t h = hash_of(id);
-    return (size_t)((h ^ h >> 32) % MARKS);
+    return &q->marks[hash_of(q, id) % MARKS];
 }
 
 /* False: another thread has it. */
 static bool mark(struct claiming *c, const char *id, bool *marked)
 {
     uint64_t none = 0, own = (uint64_t)(uintptr_t)c;
-    *marked = atomic_compare_exchange_strong(&c->q->marks[mark_at(id)], &none, own);
+    *marked = atomic_compare_exchange_strong(mark_of(c->q, id), &none, own);
     return *marked || none == own; /* two of ours may share one */
 }
 
@@ -80,7 +82,7 @@ static void unmark(struct claiming *c)
 {
     for (size_t i = 0; i < c->count; i++) {
         if (c->marked[i])
-            atomic_store(&c->q->marks[mark_at(c->entries[i].id)], 0);
+            atomic_store(mark_of(c->q, c->entries[i].id), 0);
         perf__queue_dynamodb_record_free(c->q, &c->records[i]);
     }
     c->count = 0;
@@ -114,22 +116,8 @@ static int add_lane(void *ctx, const char *queue, int64_t version, const char *k
 
 /* ------------------------------------------------------------------------- giving */
 
-static bool is_full(const struct claiming *c, uint64_t key)
-{
-    for (size_t i = 0; i < c->full_count; i++)
-        if (c->full[i] == key)
-            return true;
-    return false;
-}
-
-static void note_full(struct claiming *c, uint64_t key)
-{
-    if (c->full_count < FULL_MAX)
-        c->full[c->full_count++] = key;
-}
-
 /* How many run under its limit key, at the least. */
-static int running_of(struct claiming *c, const struct record *r, int64_t *running)
+static int ask_running(struct claiming *c, const struct record *r, int64_t *running)
 {
     struct perf__text t = {.allocator = &c->q->allocator};
     struct perf__json all, item, attribute, value;
@@ -147,6 +135,23 @@ static int running_of(struct claiming *c, const struct record *r, int64_t *runni
     *running = number > INT64_MAX ? INT64_MAX : (int64_t)number;
     perf_aws_reply_release(reply);
     return PERF_OK;
+}
+
+static struct limit *limit_of(struct claiming *c, uint64_t key)
+{
+    size_t i = 0;
+    while (i < c->limit_count && c->limits[i].key != key)
+        i++;
+    return i < c->limit_count ? &c->limits[i] : NULL;
+}
+
+static void note_running(struct claiming *c, uint64_t key, int64_t running)
+{
+    struct limit *known = limit_of(c, key);
+    if (!known && c->limit_count < LIMITS_MAX)
+        known = &c->limits[c->limit_count++];
+    if (known)
+        *known = (struct limit){key, running};
 }
 
 /* RUNNING, and ours once it is written. */
@@ -178,25 +183,23 @@ static void end_late(struct claiming *c, struct record *r)
         c->failed = rc;
 }
 
-/* True: it is ours. */
+/* True: it is ours. A transaction that must fail costs, too: so who is full is asked before. */
 static bool take_limited(struct claiming *c, struct record *r)
 {
-    uint64_t key = hash_of(r->t.limit_key);
-    int64_t running = 0;
-    if (is_full(c, key))
-        return false;
-    int rc = running_of(c, r, &running);
-    if (!rc && running >= r->t.limit) {
-        note_full(c, key);
-        return false;
-    }
-    if (!rc) {
+    uint64_t key = hash_of(c->q, r->t.limit_key);
+    const struct limit *known = limit_of(c, key);
+    int64_t running = known ? known->running : -1;
+    int rc = running < 0 ? ask_running(c, r, &running) : PERF_OK;
+    bool full = !rc && running >= r->t.limit;
+    if (!rc && !full) {
         begin(c, r);
         rc = perf__queue_dynamodb_write(c->q, r, LIMIT_TAKE, c->deadline_ns);
+        running = rc ? -1 : running + 1;
     }
+    note_running(c, key, running);
     if (rc && rc != PERF_ECONFLICT)
         c->failed = rc;
-    return !rc;
+    return !rc && !full;
 }
 
 /* Those without a limit key, at once. */
@@ -220,7 +223,9 @@ static int take_plain(struct claiming *c, const bool *plain, size_t count)
     for (size_t i = 0; i < c->count && !rc; i++) {
         if (!plain[i])
             continue;
-        c->won[i] = !r[n].rc;
+        c->won[i] =
+            !r[n].rc || (r[n].rc == PERF_ECONFLICT && r[n].attempts > 1 &&
+                         perf__queue_dynamodb_is_ours(c->q, &c->records[i], c->deadline_ns));
         if (r[n].rc && r[n].rc != PERF_ECONFLICT && r[n].rc != PERF_EBUSY)
             c->failed = perf__queue_dynamodb_say(&r[n]);
         n++;
@@ -281,11 +286,11 @@ static int look_ahead(struct claiming *c)
 static int take(struct claiming *c)
 {
     bool plain[READ_MAX] = {false};
-    size_t plains = 0;
+    size_t plains = 0, bytes = c->bytes;
     int rc = perf__queue_dynamodb_read_many(c->q, c->entries, c->count, false, c->deadline_ns,
                                             c->records, &c->failed);
     memset(c->won, 0, sizeof c->won);
-    for (size_t i = 0; i < c->count && !rc; i++) {
+    for (size_t i = 0; i < c->count && !rc && bytes < CLAIM_BYTES; i++) {
         struct record *r = &c->records[i];
         char key[KEY_SIZE];
         if (!r->t.id || r->t.state != PERF_TASK_QUEUED)
@@ -293,9 +298,12 @@ static int take(struct claiming *c)
         perf__queue_dynamodb_key(r->t.rank, r->seq, key);
         if (strcmp(key, c->entries[i].key) != 0)
             continue; /* of an earlier life: its own entry comes */
-        if (r->t.deadline_ms && c->want->now_ms >= r->t.deadline_ms && !r->t.started_ms)
+        if (r->t.deadline_ms && c->want->now_ms >= r->t.deadline_ms && !r->t.started_ms) {
             end_late(c, r);
-        else if (r->t.limit_key[0])
+            continue;
+        }
+        bytes += perf__queue_dynamodb_size(r);
+        if (r->t.limit_key[0])
             c->won[i] = take_limited(c, r);
         else
             plains += plain[i] = true;

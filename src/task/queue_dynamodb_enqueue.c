@@ -14,10 +14,12 @@
 
 #include "../base/alloc.h"
 #include "../base/status.h"
+#include "../base/thread.h"
 #include "queue_dynamodb.h"
 
 enum {
     PORTION = 128,                   /* tasks that go out together */
+    SEQ_BITS = 12,                   /* of chance, below the number of a submission */
     PORTION_BYTES = 8 * 1024 * 1024, /* of their payloads; one alone may have more */
     NAME_MAX_LEN = 1024,             /* of what is part of a key */
     LIVE_MAX = 48,                   /* tasks to wait for, of those that have not ended */
@@ -115,16 +117,6 @@ struct holder {
     int64_t version; /* of its record */
 };
 
-static bool short_text(struct perf__json item, const char *name, char *out, size_t size)
-{
-    struct perf__json attribute, value;
-    if (!perf__json_find(item, name, '{', &attribute) ||
-        !perf__json_find(attribute, "S", '"', &value) || value.len > size)
-        return false;
-    perf__json_text(value, out);
-    return true;
-}
-
 static void unique_name(const perf_queue_task *t, char out[PK_SIZE])
 {
     snprintf(out, PK_SIZE, "%s|%s", t->kind, t->unique_key);
@@ -146,8 +138,8 @@ static int look_at_holder(struct dynamodb_queue *q, const struct coming *c, int6
     if (rc)
         return rc;
     h->there = perf__json_find(all, "Item", '{', &item);
-    if (h->there && (!short_text(item, "id", h->id, sizeof h->id) ||
-                     !short_text(item, "by", h->by, sizeof h->by)))
+    if (h->there && (!perf__queue_dynamodb_text(item, "id", h->id, sizeof h->id) ||
+                     !perf__queue_dynamodb_text(item, "by", h->by, sizeof h->by)))
         rc = perf__queue_dynamodb_damaged(c->task->id, "unique key");
     perf_aws_reply_release(reply);
     if (rc || !h->there)
@@ -352,7 +344,8 @@ static int enqueue_plain(struct dynamodb_queue *q, struct coming *coming, size_t
         n++;
         if (statuses[i] == PERF_ECONFLICT)
             statuses[i] = who_is_there(q, &coming[i], deadline_ns, existing[i]);
-        if (statuses[i] == PERF_MISS) { /* it was there and is not any more: again */
+        /* It was there and is not any more, or somebody's transaction has it: again. */
+        if (statuses[i] == PERF_MISS || statuses[i] == PERF_EBUSY) {
             coming[i].odd = true;
             coming[i].record.version = 0;
             statuses[i] = PERF_OK;
@@ -370,10 +363,11 @@ static int enqueue_portion(struct dynamodb_queue *q, const perf_queue_task *task
         statuses[i] = PERF_ENOMEM;
     if (!coming)
         return perf__fail_nomem("tasks to be submitted");
-    uint64_t seq = perf__queue_dynamodb_numbers(q, count);
+    uint64_t number = perf__queue_dynamodb_numbers(q, count);
     int first = PERF_OK;
     for (size_t i = 0; i < count; i++) {
-        statuses[i] = prepare(q, &coming[i], &tasks[i], seq + i, now_ms, deadline_ns);
+        uint64_t seq = (number + i) << SEQ_BITS | perf__thread_random() >> (64 - SEQ_BITS);
+        statuses[i] = prepare(q, &coming[i], &tasks[i], seq, now_ms, deadline_ns);
         if (!statuses[i] && is_second(coming, i))
             coming[i].odd = true;
         first = first ? first : statuses[i];

@@ -17,7 +17,7 @@
 #include "../base/status.h"
 #include "queue_dynamodb.h"
 
-enum { TEXT_MAX = 1 << 20 };
+enum { TEXT_MAX = 1 << 20, PRIORITY_MAX = 100 };
 
 int perf__queue_dynamodb_damaged(const char *id, const char *what)
 {
@@ -243,6 +243,16 @@ static bool inner(struct perf__json value, const char *type, struct perf__json *
     return value.len && value.at[0] == '{' && perf__json_find(value, type, '"', out);
 }
 
+bool perf__queue_dynamodb_text(struct perf__json item, const char *name, char *out, size_t size)
+{
+    struct perf__json attribute, value;
+    if (!perf__json_find(item, name, '{', &attribute) || !inner(attribute, "S", &value) ||
+        value.len > size) /* with its quotes, so a zero byte has room */
+        return false;
+    perf__json_text(value, out);
+    return true;
+}
+
 /* The name of what is not sound, or NULL. */
 static const char *read_attributes(struct perf__json item, struct record *r)
 {
@@ -355,6 +365,8 @@ int perf__queue_dynamodb_read(const struct dynamodb_queue *q, struct perf__json 
     if (!wrong &&
         !(is_count(r->t.attempts) && is_count(r->version) && is_count((int64_t)r->t.token)))
         wrong = "attempts, v or token";
+    if (!wrong && (r->t.priority < -PRIORITY_MAX || r->t.priority > PRIORITY_MAX))
+        wrong = "priority";
     if (!wrong && r->progress[0] && !read_progress(r->progress, &r->t))
         wrong = "progress";
     if (!wrong) {

@@ -37,6 +37,7 @@ static size_t find(const struct dynamodb_queue *q, const char *name)
 /* With the mutex. Without memory it is asked for again. */
 static void learn(struct dynamodb_queue *q, const char *name)
 {
+    q->lane_changes++;
     if (find(q, name) < q->lane_count)
         return;
     struct known_lane *grown =
@@ -50,6 +51,7 @@ static void learn(struct dynamodb_queue *q, const char *name)
 static void forget(struct dynamodb_queue *q, const char *name)
 {
     size_t i = find(q, name);
+    q->lane_changes++;
     if (i < q->lane_count)
         q->lanes[i] = q->lanes[--q->lane_count];
 }
@@ -86,41 +88,35 @@ int perf__queue_dynamodb_need_lane(struct dynamodb_queue *q, const perf_queue_ta
 static int take_page(const struct dynamodb_queue *q, struct perf__json all,
                      struct known_lane **lanes, size_t *count, char *from, size_t size)
 {
-    struct perf__json items, item, sk, value, last;
+    struct perf__json items, item, last;
     size_t at = 0;
     *from = 0;
     if (!perf__json_find(all, "Items", '[', &items))
         return perf__fail(PERF_EPROTOCOL, "DynamoDB answered a Query without Items");
     while (perf__json_next(items, &at, NULL, &item) && *count < LANES_MAX) {
-        struct known_lane *grown;
-        if (!perf__json_find(item, "sk", '{', &sk) || !perf__json_find(sk, "S", '"', &value) ||
-            value.len > sizeof grown->name)
+        struct known_lane lane;
+        if (!perf__queue_dynamodb_text(item, "sk", lane.name, sizeof lane.name))
             continue;
-        grown = perf__realloc(&q->allocator, *lanes, (*count + 1) * sizeof *grown);
+        struct known_lane *grown =
+            perf__realloc(&q->allocator, *lanes, (*count + 1) * sizeof *grown);
         if (!grown)
             return perf__fail_nomem("the names of queues");
         *lanes = grown;
-        perf__json_text(value, grown[(*count)++].name);
+        grown[(*count)++] = lane;
     }
-    if (perf__json_find(all, "LastEvaluatedKey", '{', &last) &&
-        perf__json_find(last, "sk", '{', &sk) && perf__json_find(sk, "S", '"', &value) &&
-        value.len < size)
-        perf__json_text(value, from);
+    if (perf__json_find(all, "LastEvaluatedKey", '{', &last))
+        (void)perf__queue_dynamodb_text(last, "sk", from, size);
     return PERF_OK;
 }
 
-int perf__queue_dynamodb_lanes(struct dynamodb_queue *q, bool fresh, int64_t deadline_ns)
+/* The whole directory; *lanes is to be freed, in any case. */
+static int read_all(struct dynamodb_queue *q, int64_t deadline_ns, struct known_lane **lanes,
+                    size_t *count)
 {
-    struct known_lane *lanes = NULL;
-    size_t count = 0;
     char from[200] = " ";
     int rc = PERF_OK;
-    pthread_mutex_lock(&q->mutex);
-    bool known = !fresh && q->lanes_until_ns && perf__deadline_left(q->lanes_until_ns);
-    pthread_mutex_unlock(&q->mutex);
-    if (known)
-        return PERF_OK;
-    int64_t until = perf__deadline_after(KNOWN_MS);
+    *lanes = NULL;
+    *count = 0;
     while (*from && !rc) {
         struct perf__text t = {.allocator = &q->allocator};
         struct perf__json all;
@@ -135,21 +131,41 @@ int perf__queue_dynamodb_lanes(struct dynamodb_queue *q, bool fresh, int64_t dea
         perf__text_puts(&t, "}}");
         rc = perf__queue_dynamodb_call(q, "Query", &t, deadline_ns, &reply, &all);
         if (!rc) {
-            rc = take_page(q, all, &lanes, &count, from, sizeof from);
+            rc = take_page(q, all, lanes, count, from, sizeof from);
             perf_aws_reply_release(reply);
         }
     }
-    if (!rc) {
-        pthread_mutex_lock(&q->mutex);
-        struct known_lane *old = q->lanes;
-        q->lanes = lanes;
-        q->lane_count = count;
-        q->lanes_until_ns = until;
-        pthread_mutex_unlock(&q->mutex);
-        lanes = old;
-    }
-    perf__free(&q->allocator, lanes);
     return rc;
+}
+
+int perf__queue_dynamodb_lanes(struct dynamodb_queue *q, bool fresh, int64_t deadline_ns)
+{
+    for (;;) {
+        struct known_lane *lanes;
+        size_t count;
+        pthread_mutex_lock(&q->mutex);
+        bool known = !fresh && q->lanes_until_ns && perf__deadline_left(q->lanes_until_ns);
+        uint64_t changes = q->lane_changes;
+        pthread_mutex_unlock(&q->mutex);
+        if (known)
+            return PERF_OK;
+        int64_t until = perf__deadline_after(KNOWN_MS);
+        int rc = read_all(q, deadline_ns, &lanes, &count);
+        pthread_mutex_lock(&q->mutex);
+        bool current = changes == q->lane_changes;
+        if (!rc && current) {
+            struct known_lane *old = q->lanes;
+            q->lanes = lanes;
+            q->lane_count = count;
+            q->lanes_until_ns = until;
+            lanes = old;
+        }
+        pthread_mutex_unlock(&q->mutex);
+        perf__free(&q->allocator, lanes);
+        /* What this process changed meanwhile may not be in it: again. */
+        if (rc || current)
+            return rc;
+    }
 }
 
 /* Splits a name where it lies; kind NULL: it is that of a queue that is paused. */

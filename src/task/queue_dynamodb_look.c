@@ -46,6 +46,7 @@ struct finding {
     const perf_queue_filter *filter;
     struct walk walk;
     char before[SEQ_DIGITS + 1]; /* the last that was seen; "g": none */
+    struct entry last;           /* and on this page */
     char queues[32][65];
     size_t queue_count;
 };
@@ -117,8 +118,17 @@ static int read_cursor(const char *cursor, char before[SEQ_DIGITS + 1])
     return PERF_OK;
 }
 
-/* Up to count of those that match; *last is the last one that was looked at, or "" at the end. */
-static int find_some(struct finding *f, size_t count, size_t *found, char last[SEQ_DIGITS + 1],
+/* The one before this: on the page before, or a task that has moved between two parts. Two
+ * processes may have given two tasks the same number. */
+static bool is_again(const struct finding *f, const struct entry *e)
+{
+    if (!f->last.id[0])
+        return !strcmp(e->key, f->before);
+    return !strcmp(e->id, f->last.id);
+}
+
+/* Up to count of those that match; *over: there are no more. */
+static int find_some(struct finding *f, size_t count, size_t *found, bool *over,
                      perf_queue_reply *reply)
 {
     struct dynamodb_queue *q = f->walk.q;
@@ -131,12 +141,11 @@ static int find_some(struct finding *f, size_t count, size_t *found, char last[S
         rc = perf__queue_dynamodb_walk_next(&f->walk, &e);
         if (rc || !e)
             break;
-        if (strncmp(e->key, last[0] ? last : f->before, SEQ_DIGITS) == 0)
-            continue; /* the one before, or it has moved between two parts */
-        snprintf(last, SEQ_DIGITS + 1, "%.16s", e->key);
-        entries[n++] = *e;
+        if (is_again(f, e))
+            continue;
+        entries[n++] = f->last = *e;
     }
-    bool over = !rc && !e;
+    *over = !rc && !e;
     if (!rc && n)
         rc = perf__queue_dynamodb_read_many(q, entries, n, true, f->walk.deadline_ns, records,
                                             &failed);
@@ -149,8 +158,6 @@ static int find_some(struct finding *f, size_t count, size_t *found, char last[S
         perf__queue_dynamodb_record_free(q, &records[i]);
     }
     perf__free(&q->allocator, records);
-    if (over)
-        last[0] = 0;
     return rc ? rc : failed;
 }
 
@@ -158,7 +165,7 @@ int perf__queue_dynamodb_find(void *queue, const perf_queue_filter *filter, perf
 {
     struct dynamodb_queue *q = queue;
     size_t limit = filter->limit > 0 ? (size_t)filter->limit : 100, found = 0, looked = 0;
-    char last[SEQ_DIGITS + 1] = "";
+    bool over = false;
     struct finding f = {.filter = filter};
     f.walk = (struct walk){.q = q,
                            .page = limit < READ_MAX ? limit + 1 : READ_MAX,
@@ -167,15 +174,13 @@ int perf__queue_dynamodb_find(void *queue, const perf_queue_filter *filter, perf
     int rc = read_cursor(filter->cursor, f.before);
     if (!rc)
         rc = begin_find(&f);
-    while (!rc && found < limit && looked < LOOK_AT) {
+    while (!rc && !over && found < limit && looked < LOOK_AT) {
         size_t some = limit - found < READ_MAX ? limit - found : READ_MAX;
-        rc = find_some(&f, some, &found, last, reply);
+        rc = find_some(&f, some, &found, &over, reply);
         looked += some;
-        if (!last[0])
-            break;
     }
-    if (!rc && last[0])
-        rc = perf_queue_reply_cursor(reply, last);
+    if (!rc && !over)
+        rc = perf_queue_reply_cursor(reply, f.last.key);
     perf__queue_dynamodb_walk_free(&f.walk);
     return rc;
 }
@@ -203,16 +208,15 @@ static void put_count(const struct dynamodb_queue *q, struct perf__text *t, cons
 
 static int take_count(struct perf__json all, uint64_t *count, char from[PLACE_SIZE])
 {
-    struct perf__json number, last, place, value;
+    struct perf__json number, last;
     uint64_t n;
     *from = 0;
     if (!perf__json_find(all, "Count", 0, &number) || !perf__json_uint(number, &n))
         return perf__fail(PERF_EPROTOCOL, "DynamoDB answered a Query without Count");
     *count += n;
     if (perf__json_find(all, "LastEvaluatedKey", '{', &last) &&
-        perf__json_find(last, "place", '{', &place) && perf__json_find(place, "S", '"', &value) &&
-        value.len < PLACE_SIZE)
-        memcpy(from + perf__json_text(value, from), "!", 2); /* behind that one */
+        perf__queue_dynamodb_text(last, "place", from, PLACE_SIZE - 1))
+        memcpy(from + strlen(from), "!", 2); /* behind that one */
     return PERF_OK;
 }
 

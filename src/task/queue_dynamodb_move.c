@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "../base/alloc.h"
+#include "../base/clock.h"
 #include "../base/status.h"
 #include "queue_dynamodb.h"
 
@@ -73,7 +74,7 @@ void perf__queue_dynamodb_put_write(struct dynamodb_queue *q, struct perf__text 
 static void put_limit(struct dynamodb_queue *q, struct perf__text *t, const struct record *r,
                       int limit)
 {
-    int64_t now_s = (int64_t)(perf__queue_dynamodb_numbers(q, 1) / 1000000);
+    int64_t now_s = perf__realtime_ms(&q->clock) / 1000;
     perf__queue_dynamodb_put_key(t, q, false, "k|", r->t.limit_key, "0");
     perf__text_putf(t,
                     ",\"UpdateExpression\":\"ADD #n :d SET #x = :x\",\"ExpressionAttributeNames\":"
@@ -89,14 +90,14 @@ static void put_limit(struct dynamodb_queue *q, struct perf__text *t, const stru
         perf__text_puts(t, "}}");
 }
 
-/* A condition failed: because our own first try had succeeded? */
-static int judge(struct dynamodb_queue *q, struct record *r, int64_t deadline_ns)
+bool perf__queue_dynamodb_is_ours(struct dynamodb_queue *q, const struct record *r,
+                                  int64_t deadline_ns)
 {
     struct record now;
     int rc = perf__queue_dynamodb_read_one(q, r->t.id, deadline_ns, &now);
     bool ours = !rc && now.version == r->version && !strcmp(now.echo, r->own_echo);
     perf__queue_dynamodb_record_free(q, &now);
-    return ours ? PERF_OK : PERF_ECONFLICT;
+    return ours;
 }
 
 int perf__queue_dynamodb_write(struct dynamodb_queue *q, struct record *r, int limit,
@@ -106,7 +107,9 @@ int perf__queue_dynamodb_write(struct dynamodb_queue *q, struct record *r, int l
     if (limit == LIMIT_SAME || !r->t.limit_key[0]) {
         perf__queue_dynamodb_put_write(q, &t, r);
         int rc = perf__queue_dynamodb_call(q, "PutItem", &t, deadline_ns, NULL, NULL);
-        return rc == PERF_ECONFLICT ? judge(q, r, deadline_ns) : rc;
+        if (rc == PERF_ECONFLICT && perf__queue_dynamodb_is_ours(q, r, deadline_ns))
+            rc = PERF_OK;
+        return rc;
     }
     int64_t before = r->version;
     for (int tries = 0;; tries++) {
@@ -182,7 +185,7 @@ static int followers_of(struct dynamodb_queue *q, const char *id, int64_t deadli
     int rc = PERF_OK;
     while (*from && !rc) {
         struct perf__text t = {.allocator = &q->allocator};
-        struct perf__json all, items, item, sk, value;
+        struct perf__json all, items, item;
         perf_aws_reply *reply;
         size_t at = 0;
         perf__text_putf(&t,
@@ -200,16 +203,11 @@ static int followers_of(struct dynamodb_queue *q, const char *id, int64_t deadli
             rc = perf__fail(PERF_EPROTOCOL, "DynamoDB answered a Query without Items");
         while (!rc && perf__json_next(items, &at, NULL, &item)) {
             char one[ID_SIZE];
-            if (!perf__json_find(item, "sk", '{', &sk) || !perf__json_find(sk, "S", '"', &value) ||
-                value.len > sizeof one)
-                continue;
-            perf__json_text(value, one);
-            rc = add_id(out, one);
+            if (perf__queue_dynamodb_text(item, "sk", one, sizeof one))
+                rc = add_id(out, one);
         }
-        if (!rc && perf__json_find(all, "LastEvaluatedKey", '{', &item) &&
-            perf__json_find(item, "sk", '{', &sk) && perf__json_find(sk, "S", '"', &value) &&
-            value.len <= ID_SIZE)
-            perf__json_text(value, from);
+        if (!rc && perf__json_find(all, "LastEvaluatedKey", '{', &item))
+            (void)perf__queue_dynamodb_text(item, "sk", from, sizeof from);
         perf_aws_reply_release(reply);
     }
     return rc;
@@ -255,21 +253,18 @@ static int forget_follower(struct dynamodb_queue *q, const char *id, const char 
     return perf__queue_dynamodb_call(q, "DeleteItem", &t, deadline_ns, NULL, NULL);
 }
 
-/* Nobody waits for it any more. */
-static int settle(struct dynamodb_queue *q, const char *id, int64_t deadline_ns)
+/* Nobody waits for it any more. If it has changed since it was read, it has been put back, and may
+ * have others waiting by now: then it stays as it is. */
+static int settle(struct dynamodb_queue *q, struct record *r, int64_t deadline_ns)
 {
+    int64_t before = r->version;
+    r->followed = 0;
     for (int tries = 0;; tries++) {
-        struct record r;
-        int rc = perf__queue_dynamodb_read_one(q, id, deadline_ns, &r);
-        if (!rc && r.followed && perf__task_ended(r.t.state)) {
-            r.followed = 0;
-            rc = perf__queue_dynamodb_write(q, &r, LIMIT_SAME, deadline_ns);
-        }
-        perf__queue_dynamodb_record_free(q, &r);
-        if ((rc == PERF_ECONFLICT || rc == PERF_EBUSY) &&
-            !(rc = perf__queue_dynamodb_pause(q, tries, deadline_ns)))
+        r->version = before;
+        int rc = perf__queue_dynamodb_write(q, r, LIMIT_SAME, deadline_ns);
+        if (rc == PERF_EBUSY && !(rc = perf__queue_dynamodb_pause(q, tries, deadline_ns)))
             continue;
-        return rc == PERF_MISS ? PERF_OK : rc;
+        return rc == PERF_ECONFLICT ? PERF_OK : rc;
     }
 }
 
@@ -279,7 +274,8 @@ static int release_all(struct dynamodb_queue *q, const char *id, int64_t now_ms,
     struct ids followers = {.allocator = &q->allocator};
     struct record first;
     int rc = perf__queue_dynamodb_read_one(q, id, deadline_ns, &first);
-    if (!rc && perf__task_ended(first.t.state))
+    bool waited_for = !rc && first.followed && perf__task_ended(first.t.state);
+    if (waited_for)
         rc = followers_of(q, id, deadline_ns, &followers);
     for (size_t i = 0; i < followers.count && !rc; i++) {
         bool ended = false;
@@ -289,9 +285,11 @@ static int release_all(struct dynamodb_queue *q, const char *id, int64_t now_ms,
         if (!rc)
             rc = forget_follower(q, id, followers.id[i], deadline_ns);
     }
+    if (!rc && waited_for)
+        rc = settle(q, &first, deadline_ns);
     perf__queue_dynamodb_record_free(q, &first);
     perf__free(&q->allocator, followers.id);
-    return rc ? rc : settle(q, id, deadline_ns);
+    return rc;
 }
 
 int perf__queue_dynamodb_release(struct dynamodb_queue *q, const char *id, int64_t now_ms,

@@ -91,20 +91,29 @@ static int redrive(struct dynamodb_queue *q, struct record *r, int64_t now_ms, i
     return rc;
 }
 
+/* PERF_ECONFLICT: look again. Those who wait for it are let go first: only it knows of them. */
+static int remove_ended(struct dynamodb_queue *q, const struct record *r, int64_t now_ms,
+                        int64_t deadline_ns)
+{
+    if (!r->followed)
+        return remove_record(q, r, deadline_ns);
+    int rc = perf__queue_dynamodb_release(q, r->t.id, now_ms, deadline_ns);
+    return rc ? rc : PERF_ECONFLICT;
+}
+
 static int steer_one(struct dynamodb_queue *q, int verb, const char *id, int64_t now_ms)
 {
     int64_t deadline = perf__queue_dynamodb_deadline(q);
+    if (strlen(id) >= ID_SIZE)
+        return PERF_MISS; /* no id is so long */
     for (int tries = 0;; tries++) {
         struct record r;
-        int rc =
-            strlen(id) < ID_SIZE ? perf__queue_dynamodb_read_one(q, id, deadline, &r) : PERF_MISS;
-        if (rc == PERF_MISS && strlen(id) >= ID_SIZE)
-            return rc;
+        int rc = perf__queue_dynamodb_read_one(q, id, deadline, &r);
         bool busy = !rc && verb == PERF_QUEUE_REMOVE && !perf__task_ended(r.t.state);
         if (!rc && !busy)
             rc = verb == PERF_QUEUE_CANCEL    ? cancel(q, &r, now_ms, deadline)
                  : verb == PERF_QUEUE_REDRIVE ? redrive(q, &r, now_ms, deadline)
-                                              : remove_record(q, &r, deadline);
+                                              : remove_ended(q, &r, now_ms, deadline);
         perf__queue_dynamodb_record_free(q, &r);
         if (busy)
             return perf__fail(PERF_EBUSY, "task \"%.71s\" has not ended; cancel it first", id);
@@ -115,10 +124,12 @@ static int steer_one(struct dynamodb_queue *q, int verb, const char *id, int64_t
     }
 }
 
-/* A task that is being changed by others is looked at again by who asks again. */
+/* A task that is being changed by others is looked at again by who asks again; one that is damaged
+ * does not keep back those behind it. */
 static int redrive_all(struct dynamodb_queue *q, const char *queue, int64_t now_ms, uint64_t *n)
 {
     char low[128], high[128];
+    int damaged = PERF_OK;
     const struct entry *e;
     int64_t deadline = perf__queue_dynamodb_deadline(q);
     struct walk w = {.q = q, .page = READ_MAX, .backward = true, .deadline_ns = deadline};
@@ -135,11 +146,13 @@ static int redrive_all(struct dynamodb_queue *q, const char *queue, int64_t now_
             rc = redrive(q, &r, now_ms, deadline);
         *n += rc == PERF_OK;
         perf__queue_dynamodb_record_free(q, &r);
-        if (rc == PERF_MISS || rc == PERF_ECONFLICT || rc == PERF_EBUSY)
+        if (rc == PERF_ECORRUPT)
+            damaged = rc;
+        if (rc == PERF_MISS || rc == PERF_ECONFLICT || rc == PERF_EBUSY || rc == PERF_ECORRUPT)
             rc = PERF_OK;
     }
     perf__queue_dynamodb_walk_free(&w);
-    return rc;
+    return rc ? rc : damaged;
 }
 
 int perf__queue_dynamodb_control(void *queue, int verb, const char *name, int64_t now_ms,

@@ -61,19 +61,17 @@ void perf__queue_dynamodb_walk_free(struct walk *w)
     *w = (struct walk){.q = w->q};
 }
 
-static const char *range_of(const char *index)
-{
-    size_t i = 0;
-    while (strcmp(indexes[i].name, index) != 0)
-        i++;
-    return indexes[i].range;
-}
-
-static void put_query(struct perf__text *t, const struct walk *w, const struct source *s)
+static size_t index_of(const struct source *s)
 {
     size_t i = 0;
     while (strcmp(indexes[i].name, s->index) != 0)
         i++;
+    return i;
+}
+
+static void put_query(struct perf__text *t, const struct walk *w, const struct source *s)
+{
+    size_t i = index_of(s);
     perf__text_putf(t,
                     "{\"TableName\":\"%s\",\"IndexName\":\"%s\",\"Limit\":%zu,"
                     "\"ScanIndexForward\":%s,\"KeyConditionExpression\":\"#h = :h AND #r BETWEEN "
@@ -87,17 +85,6 @@ static void put_query(struct perf__text *t, const struct walk *w, const struct s
     perf__text_puts(t, ",");
     perf__queue_dynamodb_put_s(t, ":u", s->high);
     perf__text_puts(t, "}}");
-}
-
-/* A short text of an attribute; false: there is none. */
-static bool text_of(struct perf__json item, const char *name, char *out, size_t size)
-{
-    struct perf__json attribute, value;
-    if (!perf__json_find(item, name, '{', &attribute) ||
-        !perf__json_find(attribute, "S", '"', &value) || value.len > size)
-        return false;
-    perf__json_text(value, out);
-    return true;
 }
 
 /* What follows the last key begins behind it: keys of one index have one length. */
@@ -118,12 +105,13 @@ static int take_page(const struct walk *w, struct source *s, struct perf__json a
     struct perf__json items, item, more;
     size_t at = 0;
     char pk[PK_SIZE], key[128] = "";
-    const char *range = range_of(s->index);
+    const char *range = indexes[index_of(s)].range;
     s->count = s->at = 0;
     if (!perf__json_find(all, "Items", '[', &items))
         return perf__fail(PERF_EPROTOCOL, "DynamoDB answered a Query without Items");
     while (s->count < w->page && perf__json_next(items, &at, NULL, &item)) {
-        if (!text_of(item, "pk", pk, sizeof pk) || !text_of(item, range, key, sizeof key))
+        if (!perf__queue_dynamodb_text(item, "pk", pk, sizeof pk) ||
+            !perf__queue_dynamodb_text(item, range, key, sizeof key))
             continue; /* no key of ours is so long */
         const char *id = strrchr(pk, '|');
         size_t keep = w->backward ? 16 : 32, len = strlen(key);
@@ -134,7 +122,7 @@ static int take_page(const struct walk *w, struct source *s, struct perf__json a
         snprintf(e->key, sizeof e->key, "%.35s", key + len - keep);
     }
     s->more = perf__json_find(all, "LastEvaluatedKey", '{', &more);
-    if (s->more && !text_of(more, range, key, sizeof key))
+    if (s->more && !perf__queue_dynamodb_text(more, range, key, sizeof key))
         s->more = false;
     if (s->more)
         go_behind(s, w->backward, key);
