@@ -83,7 +83,8 @@ PERF_API perf_metrics *perf_monitor_metrics(perf_monitor *monitor);
 /**
  * Begins a request. endpoint and method: up to 200 and 16 bytes (longer ones are cut), NULL counts
  * as ""; user: of examples only, up to 63 bytes, NULL: none. All are copied. *out must be ended.
- * PERF_ENOMEM, PERF_ECLOSED, PERF_EFORKED; then *out is NULL. Any thread. Since 1.0.
+ * PERF_EINVAL, PERF_ENOMEM, PERF_EFORKED; PERF_ECONFLICT, PERF_EBUSY: the set of metrics has
+ * another metric of that name, or max_metrics; then *out is NULL. Any thread. Since 1.0.
  */
 PERF_API int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *method,
                                 const char *user, perf_request **out);
@@ -243,7 +244,7 @@ typedef struct perf_endpoint_options {
     }
 
 /** Sets them for requests that end from now on. PERF_EINVAL names the field; PERF_EBUSY: there are
- *  max_endpoints; PERF_ENOMEM. Since 1.0. */
+ *  max_endpoints; else as perf_monitor_begin. Since 1.0. */
 PERF_API int perf_monitor_configure(perf_monitor *monitor, const char *endpoint, const char *method,
                                     const perf_endpoint_options *options);
 

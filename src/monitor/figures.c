@@ -215,7 +215,7 @@ int perf_monitor_configure(perf_monitor *monitor, const char *endpoint, const ch
                            const perf_endpoint_options *options)
 {
     perf_endpoint_options o;
-    bool full;
+    struct perf__endpoint *e;
     int rc = perf__monitor_check(monitor);
     if (rc || (rc = perf__options_take("perf_endpoint_options", options, &o, sizeof o)) ||
         (rc = perf__check_range("apdex_ms", o.apdex_ms, 0, 86400000)) ||
@@ -225,13 +225,13 @@ int perf_monitor_configure(perf_monitor *monitor, const char *endpoint, const ch
     if (!endpoint)
         return perf__fail(PERF_EINVAL, "endpoint is NULL; name the endpoint to be configured");
     pthread_mutex_lock(&monitor->mutex);
-    struct perf__endpoint *e = perf__endpoint_make(monitor, endpoint, method ? method : "", &full);
+    rc = perf__endpoint_make(monitor, endpoint, method ? method : "", &e);
     pthread_mutex_unlock(&monitor->mutex);
-    if (!e)
-        return full
-                   ? perf__fail(PERF_EBUSY, "max_endpoints is %llu and there are as many; raise it",
-                                (unsigned long long)monitor->max_endpoints)
-                   : perf__fail_nomem("an endpoint");
+    if (rc == PERF_MISS)
+        return perf__fail(PERF_EBUSY, "max_endpoints is %llu and there are as many; raise it",
+                          (unsigned long long)monitor->max_endpoints);
+    if (rc)
+        return rc;
     atomic_store(&e->apdex_ms, o.apdex_ms ? o.apdex_ms : monitor->apdex_ms);
     atomic_store(&e->error_status, o.error_status ? o.error_status : monitor->error_status);
     atomic_store(&e->expected_ns, o.expected_ms * 1000000);

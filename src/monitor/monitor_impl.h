@@ -164,24 +164,23 @@ struct perf_monitor {
     struct perf__endpoint *by_key;
     struct perf__endpoint **all; /* in the order they came; never taken out */
     size_t count, room;
-    struct perf__endpoint *other; /* of those beyond max_endpoints, or NULL */
-    struct perf_request *free;    /* given back by threads that end more than they begin */
+    struct perf_request *free; /* given back by threads that end more than they begin */
 
     struct perf__lane lanes[PERF__THREAD_SLOTS]; /* [0] under the mutex */
 };
 
-/* PERF_ECLOSED and such; the sentence is set. */
+/* PERF_EINVAL or PERF_EFORKED; the sentence is set. */
 int perf__monitor_check(perf_monitor *monitor);
 
 /* ---------------------------------------------------------------------- endpoint.c */
 
-/* The endpoint of these names, made if need be; NULL: no memory. Any thread. */
-struct perf__endpoint *perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint,
-                                           const char *method);
-/* The same under monitor.mutex; *full: there are as many as there may be, and it is none of them.
- */
-struct perf__endpoint *perf__endpoint_make(perf_monitor *monitor, const char *endpoint,
-                                           const char *method, bool *full);
+/* The endpoint of these names, made if need be, or the one of those beyond max_endpoints.
+ * PERF_ENOMEM, or what the metrics refuse its histogram with. Any thread. */
+int perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint, const char *method,
+                        struct perf__endpoint **out);
+/* The same under monitor.mutex; PERF_MISS, without a sentence: it would be beyond max_endpoints. */
+int perf__endpoint_make(perf_monitor *monitor, const char *endpoint, const char *method,
+                        struct perf__endpoint **out);
 /* The same without making it, under monitor.mutex. */
 struct perf__endpoint *perf__endpoint_known(perf_monitor *monitor, const char *endpoint,
                                             const char *method);

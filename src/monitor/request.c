@@ -74,9 +74,11 @@ int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *
     if (rc)
         return rc;
     int slot = perf__thread_slot();
-    struct perf__endpoint *e =
-        perf__endpoint_find(monitor, slot, endpoint ? endpoint : "", method ? method : "");
-    perf_request *r = e ? take(monitor, slot) : NULL;
+    struct perf__endpoint *e;
+    if ((rc = perf__endpoint_find(monitor, slot, endpoint ? endpoint : "", method ? method : "",
+                                  &e)))
+        return rc;
+    perf_request *r = take(monitor, slot);
     if (!r)
         return perf__fail_nomem("a request to be tracked");
     r->next = NULL;

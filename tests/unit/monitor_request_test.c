@@ -270,6 +270,16 @@ Test(monitor, endpoints_are_bounded)
     cr_assert_eq(stats_of(&w, "/2", 0).requests, 2);
     cr_assert_eq(perf_monitor_configure(w.m, "/9", "GET", NULL), PERF_EBUSY);
     watch_close(&w);
+    perf_request *r;
+    o.max_endpoints = 1;
+    watch_open(&w, &o);
+    OK(perf_monitor_begin(w.m, "_other", "", NULL, &r)); /* one of the host's, of that name */
+    perf_request_end(r);
+    request(&w, "/a", 1, 200);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 1);
+    OK(perf_monitor_get_stats(w.m, "_other", "", 0, &s));
+    cr_assert_eq(s.requests, 2);
+    watch_close(&w);
     watch_open(&w, NULL);
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = 0;
@@ -281,6 +291,58 @@ Test(monitor, endpoints_are_bounded)
     OK(perf_monitor_endpoint(w.m, 0, &endpoint, &method));
     cr_assert_eq(strlen(endpoint), 200);
     cr_assert_str_eq(method, "GET");
+    watch_close(&w);
+}
+
+Test(monitor, a_metric_of_the_same_name_is_named)
+{
+    struct watch w;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_metric_options mo = PERF_METRIC_OPTIONS_INIT;
+    perf_counter *counter;
+    perf_request *r;
+    OK(perf_metrics_open(NULL, &o.metrics));
+    mo.name = "http_server_request_duration_seconds";
+    OK(perf_metrics_counter(o.metrics, &mo, NULL, &counter));
+    watch_open(&w, &o);
+    cr_assert_eq(perf_monitor_begin(w.m, "/a", "GET", NULL, &r), PERF_ECONFLICT);
+    cr_assert_null(r);
+    cr_assert(strstr(perf_last_error(), mo.name), "%s", perf_last_error());
+    cr_assert_eq(perf_monitor_configure(w.m, "/a", "GET", NULL), PERF_ECONFLICT);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 0);
+    watch_close(&w);
+    perf_metrics_close(o.metrics);
+}
+
+static void *begins_names(void *arg)
+{
+    perf_monitor *m = arg;
+    char name[16];
+    perf_request *r;
+    for (int i = 0; i < 2000; i++) {
+        snprintf(name, sizeof name, "/%d", i % 7);
+        OK(perf_monitor_begin(m, name, "GET", NULL, &r));
+        perf_request_end(r);
+    }
+    return NULL;
+}
+
+/* The first that finds no room makes "_other" while others look up theirs. */
+Test(monitor, threads_fill_the_endpoints)
+{
+    struct watch w;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_request_stats s = PERF_REQUEST_STATS_INIT;
+    pthread_t threads[4];
+    o.max_endpoints = 3;
+    watch_open(&w, &o);
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, begins_names, w.m), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 4);
+    OK(perf_monitor_get_stats(w.m, NULL, NULL, 0, &s));
+    cr_assert_eq(s.requests, 8000);
     watch_close(&w);
 }
 
