@@ -107,7 +107,8 @@ PERF_API void perf_request_add_bytes(perf_request *request, uint64_t received, u
 PERF_API void perf_request_discard(perf_request *request);
 
 /** Makes it this thread's current one, until perf_request_leave, which makes that current which
- *  was before. Both are called on the same thread, before it is ended. Since 1.0. */
+ *  was before. Both are called on the same thread, before it is ended. Entering one again only
+ * makes it the current one. Since 1.0. */
 PERF_API void perf_request_enter(perf_request *request);
 PERF_API void perf_request_leave(perf_request *request);
 

@@ -245,6 +245,61 @@ Test(monitor, apdex_and_expected_intervals)
     watch_close(&w);
 }
 
+/* An allocator whose first block, once armed, comes with a tick. */
+struct ticker {
+    struct watch w;
+    bool armed;
+};
+
+static void *ticking_alloc(void *ctx, size_t size)
+{
+    struct ticker *t = ctx;
+    if (t->armed) {
+        t->armed = false;
+        OK(perf_monitor_tick(t->w.m));
+    }
+    return malloc(size);
+}
+
+static void *plain_realloc(void *ctx, void *block, size_t size)
+{
+    (void)ctx;
+    return realloc(block, size);
+}
+
+static void plain_free(void *ctx, void *block)
+{
+    (void)ctx;
+    free(block);
+}
+
+Test(monitor, a_tick_amid_an_end_loses_no_time)
+{
+    struct ticker t = {.armed = false};
+    perf_allocator allocator = PERF_ALLOCATOR_INIT;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_request *r;
+    test_host_init(&t.w.th);
+    allocator.ctx = &t;
+    allocator.alloc = ticking_alloc;
+    allocator.realloc = plain_realloc;
+    allocator.free = plain_free;
+    t.w.th.host.allocator = &allocator;
+    o.manual = 1;
+    o.host = &t.w.th.host;
+    OK(perf_monitor_open(&o, &t.w.m));
+    OK(perf_monitor_begin(t.w.m, "/a", "GET", NULL, &r));
+    test_host_advance(&t.w.th, 100);
+    t.armed = true; /* the thread's row of the histogram */
+    perf_request_end(r);
+    cr_assert(!t.armed);
+    seconds(&t.w, 1);
+    perf_request_stats s = stats_of(&t.w, "/a", PERF_WINDOW_10S);
+    cr_assert_eq(s.requests, 1);
+    cr_assert(near(s.p50_ms, 100), "%f", s.p50_ms);
+    OK(perf_monitor_close(t.w.m));
+}
+
 /* ----------------------------------------------------------------------- endpoints */
 
 Test(monitor, endpoints_are_bounded)
@@ -507,6 +562,32 @@ static int leave_by_return(perf_monitor *m)
         }
     }
     return 0;
+}
+
+Test(monitor, entered_in_any_order, .timeout = 10)
+{
+    struct watch w;
+    perf_request *a, *b, *c;
+    watch_open(&w, NULL);
+    OK(perf_monitor_begin(w.m, "/a", "GET", NULL, &a));
+    OK(perf_monitor_begin(w.m, "/b", "GET", NULL, &b));
+    OK(perf_monitor_begin(w.m, "/c", "GET", NULL, &c));
+    perf_request_enter(a);
+    perf_request_enter(b);
+    perf_request_enter(a);
+    cr_assert_eq(perf_request_current(), a);
+    perf_request_leave(c); /* never entered */
+    perf_request_leave(a);
+    cr_assert_eq(perf_request_current(), b);
+    perf_request_leave(a);
+    cr_assert_eq(perf_request_current(), b);
+    perf_request_enter(c);
+    perf_request_end(b); /* not left, and not the top one */
+    perf_request_leave(c);
+    cr_assert_null(perf_request_current());
+    perf_request_discard(c);
+    perf_request_end(a);
+    watch_close(&w);
 }
 
 Test(monitor, scopes_end_by_whatever_way)
