@@ -49,7 +49,8 @@ typedef struct perf_monitor_options {
     perf_metrics *metrics;  /**< where the figures are kept, too, as the metrics
                                  http_server_request_duration_seconds, http_server_requests,
                                  http_server_active_requests and http_server_..._bytes; must
-                                 outlive the monitor; NULL: a set of its own */
+                                 outlive the monitor, and have no other at the same time; NULL: a
+                                 set of its own */
     uint64_t max_endpoints; /**< up to 100000; default 1000 */
     uint64_t slowest;       /**< examples kept of each endpoint, up to 64; default 8 */
     int64_t slowest_ms;     /**< for how long one is kept; default 3600000 */

@@ -94,15 +94,17 @@ static int make(perf_monitor *monitor, const struct names *n, struct perf__endpo
     locked = true;
     if ((rc = latency_of(monitor, e)))
         goto fail;
-    HASH_ADD_KEYPTR(hh, monitor->by_key, e->key, e->key_len, e);
-    if (uthash_oom) {
-        rc = PERF_ENOMEM;
+    rc = PERF_ENOMEM;
+    if (!perf__recent_open(monitor, e))
         goto fail;
-    }
+    HASH_ADD_KEYPTR(hh, monitor->by_key, e->key, e->key_len, e);
+    if (uthash_oom)
+        goto fail;
     monitor->all[monitor->count++] = e;
     *out = e;
     return PERF_OK;
 fail:
+    perf__recent_free(monitor, e);
     if (locked)
         perf__slowest_destroy(monitor, &e->slowest);
     if (counted)

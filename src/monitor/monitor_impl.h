@@ -101,6 +101,8 @@ struct perf__slowest {
 struct perf__endpoint {
     UT_hash_handle hh; /* by key, under monitor.mutex */
     perf_histogram *latency;
+    /* What another monitor of the same metrics had counted in it before; NULL: nothing. */
+    struct perf__histogram_snapshot *before;
     struct perf__counters counts;
     _Atomic int64_t apdex_ms, error_status, expected_ns; /* 0 of expected_ns: none */
     struct perf__slowest slowest;
@@ -189,6 +191,8 @@ uint64_t perf__endpoint_in_flight(const struct perf__endpoint *e);
 
 /* ------------------------------------------------------------------------ recent.c */
 
+/* Remembers what is in e's histogram already. False: no memory. */
+bool perf__recent_open(perf_monitor *monitor, struct perf__endpoint *e);
 /* Moves what was counted since the last tick into the windows. Under monitor.mutex. False: no
  * memory, and it will be moved by the next tick. */
 bool perf__recent_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t now_ms);

@@ -801,3 +801,56 @@ Test(monitor, the_metrics_say_the_same)
     perf_snapshot_release(snapshot);
     watch_close(&w);
 }
+
+Test(monitor, one_after_another_on_the_same_metrics)
+{
+    struct watch w;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_metric_options mo = PERF_METRIC_OPTIONS_INIT;
+    perf_histogram *h;
+    OK(perf_metrics_open(NULL, &o.metrics));
+    watch_open(&w, &o);
+    request(&w, "/a", 1000, 200);
+    watch_close(&w);
+    for (int64_t nth = 1, done = 0; !done; nth++) { /* without memory there is no request, either */
+        perf_request *r;
+        watch_open(&w, &o);
+        w.th.fail_at = nth;
+        if (perf_monitor_begin(w.m, "/a", "GET", NULL, &r) != PERF_OK)
+            cr_assert_null(r);
+        done = !w.th.failed;
+        w.th.fail_at = 0;
+        perf_request_discard(r);
+        watch_close(&w);
+    }
+    watch_open(&w, &o);
+    request(&w, "/a", 10, 200);
+    seconds(&w, 1);
+    for (int i = 0; i < 2; i++) {
+        perf_request_stats s = stats_of(&w, "/a", i ? PERF_WINDOW_ALL : PERF_WINDOW_1M);
+        cr_assert_eq(s.requests, 1);
+        cr_assert(near(s.mean_ms, 10), "%f", s.mean_ms);
+        cr_assert(near(s.min_ms, 10), "%f", s.min_ms);
+        cr_assert(near(s.max_ms, 10), "%f", s.max_ms);
+        cr_assert_eq(s.apdex, 1);
+    }
+    mo.name = "http_server_request_duration";
+    mo.unit = "seconds";
+    mo.scale = 1e-9;
+    mo.labels = "endpoint,method";
+    OK(perf_metrics_histogram(o.metrics, &mo, (const char *[]){"/a", "GET"}, &h));
+    cr_assert_eq(perf_histogram_count(h), 2);
+    watch_close(&w);
+    perf_metrics_close(o.metrics);
+}
+
+Test(monitor, figures_without_endpoints)
+{
+    struct watch w;
+    watch_open(&w, NULL);
+    seconds(&w, 3);
+    cr_assert_eq(stats_of(&w, NULL, PERF_WINDOW_ALL).window_ms, 3000);
+    cr_assert_eq(stats_of(&w, NULL, PERF_WINDOW_1M).window_ms, 3000);
+    cr_assert_eq(stats_of(&w, NULL, PERF_WINDOW_1M).requests, 0);
+    watch_close(&w);
+}
