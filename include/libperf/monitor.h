@@ -82,10 +82,11 @@ PERF_API perf_metrics *perf_monitor_metrics(perf_monitor *monitor);
 /* ----------------------------------------------------------------- requests */
 
 /**
- * Begins a request. endpoint and method: up to 200 and 16 bytes (longer ones are cut), NULL counts
- * as ""; user: of examples only, up to 63 bytes, NULL: none. All are copied. *out must be ended.
- * PERF_EINVAL, PERF_ENOMEM, PERF_EFORKED; PERF_ECONFLICT, PERF_EBUSY: the set of metrics has
- * another metric of that name, or max_metrics; then *out is NULL. Any thread. Since 1.0.
+ * Begins a request. endpoint and method: UTF-8 (what is none becomes U+FFFD) of up to 128 and 16
+ * bytes (longer ones are cut), NULL counts as ""; user: of examples only, up to 63 bytes, NULL:
+ * none. All are copied. *out must be ended. PERF_EINVAL, PERF_ENOMEM, PERF_EFORKED; PERF_ECONFLICT,
+ * PERF_EBUSY: the set of metrics has another metric of that name, or max_metrics; then *out is
+ * NULL. Any thread. Since 1.0.
  */
 PERF_API int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *method,
                                 const char *user, perf_request **out);

@@ -21,15 +21,12 @@ struct names {
     char key[ENDPOINT_MAX + 1 + METHOD_MAX + 1];
 };
 
-/* Both with a zero byte behind them; too long ones are cut. */
+/* Both with a zero byte behind them, as they will be as labels: two endpoints whose labels were the
+ * same would count in one histogram. */
 static void names_of(struct names *n, const char *endpoint, const char *method)
 {
-    n->endpoint_len = strnlen(endpoint, ENDPOINT_MAX);
-    n->method_len = strnlen(method, METHOD_MAX);
-    memcpy(n->key, endpoint, n->endpoint_len);
-    n->key[n->endpoint_len] = 0;
-    memcpy(n->key + n->endpoint_len + 1, method, n->method_len);
-    n->key[n->endpoint_len + 1 + n->method_len] = 0;
+    n->endpoint_len = perf__utf8_copy(n->key, ENDPOINT_MAX, endpoint);
+    n->method_len = perf__utf8_copy(n->key + n->endpoint_len + 1, METHOD_MAX, method);
 }
 
 static uint32_t key_len(const struct names *n)
@@ -170,6 +167,7 @@ static size_t place_of(const char *endpoint, size_t len, const char *method, siz
            NEAR;
 }
 
+/* False also where the names became others: such ones are looked up every time. */
 static bool is(const struct perf__endpoint *e, const char *endpoint, size_t len, const char *method,
                size_t method_len)
 {

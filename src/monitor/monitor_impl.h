@@ -26,9 +26,10 @@
 #include "../base/thread.h"
 #include "../base/uthash_host.h"
 #include "../metrics/counter.h"
+#include "../metrics/label.h"
 
 enum {
-    ENDPOINT_MAX = 200,
+    ENDPOINT_MAX = PERF__VALUE_MAX,
     METHOD_MAX = 16,
     USER_MAX = 63,
     ERROR_MAX = 127,

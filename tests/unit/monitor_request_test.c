@@ -344,8 +344,36 @@ Test(monitor, endpoints_are_bounded)
     request(&w, name, 1, 200);
     cr_assert_eq(perf_monitor_endpoints(w.m), 1);
     OK(perf_monitor_endpoint(w.m, 0, &endpoint, &method));
-    cr_assert_eq(strlen(endpoint), 200);
+    cr_assert_eq(strlen(endpoint), 128);
     cr_assert_str_eq(method, "GET");
+    watch_close(&w);
+}
+
+/* Each endpoint has a histogram, and what cannot be told apart there is one endpoint. */
+Test(monitor, endpoints_are_told_apart_as_the_metrics_do)
+{
+    struct watch w;
+    const char *endpoint, *method;
+    char names[][140] = {"/\xff", "/\xfe", "/\xef\xbf\xbd", "", ""};
+    memset(names[3], 'x', 130);
+    memset(names[4], 'x', 127);
+    strcpy(names[4] + 127, "\xc3\xa9"); /* is cut before this character */
+    watch_open(&w, NULL);
+    for (int i = 0; i < 3; i++) {
+        request(&w, names[i], 10, 200);
+        cr_assert_eq(perf_monitor_endpoints(w.m), 1);
+        cr_assert_eq(stats_of(&w, names[i], PERF_WINDOW_ALL).requests, (uint64_t)i + 1);
+    }
+    OK(perf_monitor_endpoint(w.m, 0, &endpoint, &method));
+    cr_assert_str_eq(endpoint, names[2]);
+    request(&w, names[3], 1, 200);
+    request(&w, names[4], 100, 200);
+    request(&w, names[4], 100, 200);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 3);
+    cr_assert(near(stats_of(&w, names[3], PERF_WINDOW_ALL).max_ms, 1));
+    cr_assert(near(stats_of(&w, names[4], PERF_WINDOW_ALL).min_ms, 100));
+    OK(perf_monitor_endpoint(w.m, 2, &endpoint, &method));
+    cr_assert_eq(strlen(endpoint), 127);
     watch_close(&w);
 }
 
