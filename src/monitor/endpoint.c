@@ -140,7 +140,7 @@ int perf__endpoint_make(perf_monitor *monitor, const char *endpoint, const char 
 }
 
 /* Up to 8 bytes of a name of len bytes: its first ones, or those of a short one in some order. */
-static uint64_t head_of(const char *name, size_t len)
+PERF__INLINE uint64_t head_of(const char *name, size_t len)
 {
     uint64_t word = 0;
     uint32_t first, last;
@@ -168,8 +168,8 @@ static size_t place_of(const char *endpoint, size_t len, const char *method, siz
 }
 
 /* False also where the names became others: such ones are looked up every time. */
-static bool is(const struct perf__endpoint *e, const char *endpoint, size_t len, const char *method,
-               size_t method_len)
+PERF__INLINE bool is(const struct perf__endpoint *e, const char *endpoint, size_t len,
+                     const char *method, size_t method_len)
 {
     return e->method_at == len + 1 && e->key_len == len + method_len + 2 &&
            !memcmp(e->key, endpoint, len) && !memcmp(e->key + len + 1, method, method_len);
