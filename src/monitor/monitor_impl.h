@@ -9,7 +9,8 @@
  * A request costs no lock: it is a block from its thread's own list, its endpoint
  * is remembered by its thread, and it is counted in cells of its thread.
  *
- * Lock order: monitor.mutex, then an endpoint's slowest.mutex.
+ * Lock order: monitor.mutex (a snapshot of the metrics holds their mutex "asking" above it), then
+ * that of the metrics, or an endpoint's slowest.mutex.
  */
 #ifndef PERF_MONITOR_MONITOR_IMPL_H
 #define PERF_MONITOR_MONITOR_IMPL_H
