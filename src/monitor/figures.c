@@ -26,17 +26,17 @@ static void sum_all(const struct perf__endpoint *e, struct perf__sum *sum)
         sum->times.count -= e->before->count;
         sum->times.sum -= e->before->sum;
     }
-    for (uint32_t i = 0; i < COUNTS; i++)
-        sum->counts[i] = perf__counters_sum(&e->counts, i);
+    perf__counters_sum_all(&e->counts, sum->counts);
 }
 
 /* Requests that took no longer than ns. A bucket counts by its middle. */
 static uint64_t within(const struct perf__sum *sum, int64_t ns)
 {
+    uint32_t end = perf__histogram_bucket((uint64_t)ns);
     uint64_t n = 0;
-    for (uint32_t i = 0; i < PERF__HISTOGRAM_BUCKETS; i++)
-        if (sum->times.buckets[i] && perf__histogram_middle(i) <= (uint64_t)ns)
-            n += sum->times.buckets[i];
+    end += perf__histogram_middle(end) <= (uint64_t)ns;
+    for (uint32_t i = 0; i < end; i++)
+        n += sum->times.buckets[i];
     return n;
 }
 

@@ -157,8 +157,7 @@ bool perf__recent_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t 
     uint64_t counts[COUNTS], sum_ns;
     struct perf__buckets fresh = {0}, more = {0};
     bool done = false;
-    for (uint32_t i = 0; i < COUNTS; i++)
-        counts[i] = perf__counters_sum(&e->counts, i);
+    perf__counters_sum_all(&e->counts, counts);
     if (!memcmp(counts, e->last, sizeof counts))
         return true;
     if (!read_buckets(monitor, e, &fresh, &sum_ns) || !reserve(monitor, &more, fresh.count))
