@@ -5,10 +5,11 @@
  * In six lines:
  *
  *     perf_alerts_options options = PERF_ALERTS_OPTIONS_INIT;
- *     options.on_event = tell;                            // void tell(void *ctx, const
- * perf_alert_event *event) perf_alerts_open(&options, &alerts); perf_alerts_add_defaults(alerts);
- * // 3000 ms, 512 MiB, 80 %, 5 % of errors perf_alerts_feed_to(alerts, "response_time",
- * "/api/chat", 3512);   // after each request perf_alerts_tick(alerts); // every second or so
+ *     options.on_event = tell;            // void tell(void *ctx, const perf_alert_event *event)
+ *     perf_alerts_open(&options, &alerts);
+ *     perf_alerts_add_defaults(alerts);   // 3000 ms, 512 MiB, 80 %, 5 % of errors
+ *     perf_alerts_feed_to(alerts, "response_time", "/api/chat", 3512);   // after each request
+ *     perf_alerts_tick(alerts);           // every second or so
  *
  * Caveats first
  *  - Nothing happens by itself: no thread is started. What is due in time (a duration

@@ -49,7 +49,8 @@ typedef struct perf_monitor_options {
     perf_metrics *metrics;  /**< where the figures are kept, too, as the metrics
                                  http_server_request_duration_seconds, http_server_requests,
                                  http_server_active_requests and http_server_..._bytes; must
-                                 outlive the monitor; NULL: a set of its own */
+                                 outlive the monitor, and have no other at the same time; NULL: a
+                                 set of its own */
     uint64_t max_endpoints; /**< up to 100000; default 1000 */
     uint64_t slowest;       /**< examples kept of each endpoint, up to 64; default 8 */
     int64_t slowest_ms;     /**< for how long one is kept; default 3600000 */
@@ -81,9 +82,11 @@ PERF_API perf_metrics *perf_monitor_metrics(perf_monitor *monitor);
 /* ----------------------------------------------------------------- requests */
 
 /**
- * Begins a request. endpoint and method: up to 200 and 16 bytes (longer ones are cut), NULL counts
- * as ""; user: of examples only, up to 63 bytes, NULL: none. All are copied. *out must be ended.
- * PERF_ENOMEM, PERF_ECLOSED, PERF_EFORKED; then *out is NULL. Any thread. Since 1.0.
+ * Begins a request. endpoint and method: UTF-8 (what is none becomes U+FFFD) of up to 128 and 16
+ * bytes (longer ones are cut), NULL counts as ""; user: of examples only, up to 63 bytes, NULL:
+ * none. All are copied. *out must be ended. PERF_EINVAL, PERF_ENOMEM, PERF_EFORKED; PERF_ECONFLICT,
+ * PERF_EBUSY: the set of metrics has another metric of that name, or max_metrics; then *out is
+ * NULL. Any thread. Since 1.0.
  */
 PERF_API int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *method,
                                 const char *user, perf_request **out);
@@ -106,7 +109,8 @@ PERF_API void perf_request_add_bytes(perf_request *request, uint64_t received, u
 PERF_API void perf_request_discard(perf_request *request);
 
 /** Makes it this thread's current one, until perf_request_leave, which makes that current which
- *  was before. Both are called on the same thread, before it is ended. Since 1.0. */
+ *  was before. Both are called on the same thread, before it is ended. Entering one again only
+ * makes it the current one. Since 1.0. */
 PERF_API void perf_request_enter(perf_request *request);
 PERF_API void perf_request_leave(perf_request *request);
 
@@ -243,7 +247,7 @@ typedef struct perf_endpoint_options {
     }
 
 /** Sets them for requests that end from now on. PERF_EINVAL names the field; PERF_EBUSY: there are
- *  max_endpoints; PERF_ENOMEM. Since 1.0. */
+ *  max_endpoints; else as perf_monitor_begin. Since 1.0. */
 PERF_API int perf_monitor_configure(perf_monitor *monitor, const char *endpoint, const char *method,
                                     const perf_endpoint_options *options);
 

@@ -51,3 +51,14 @@ uint64_t perf__counters_sum(const struct perf__counters *set, uint32_t index)
     }
     return sum;
 }
+
+void perf__counters_sum_all(const struct perf__counters *set, uint64_t *sums)
+{
+    for (uint32_t j = 0; j < set->count; j++)
+        sums[j] = atomic_load_explicit(&set->shared[j], memory_order_relaxed);
+    for (int i = 2; i <= PERF__THREAD_SLOTS; i++) {
+        perf__cell *row = atomic_load_explicit(&set->rows[i], memory_order_acquire);
+        for (uint32_t j = 0; row && j < set->count; j++)
+            sums[j] += atomic_load_explicit(&row[j], memory_order_relaxed);
+    }
+}

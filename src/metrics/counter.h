@@ -53,6 +53,8 @@ static inline void perf__counters_add(struct perf__counters *set, uint32_t index
 }
 
 uint64_t perf__counters_sum(const struct perf__counters *set, uint32_t index);
+/* All of them, row by row: many times faster than one after the other. sums: set->count of them. */
+void perf__counters_sum_all(const struct perf__counters *set, uint64_t *sums);
 
 /* A value that goes up and down. */
 typedef _Atomic int64_t perf__gauge;

@@ -20,12 +20,12 @@
 #include "../base/uthash_host.h"
 #include "counter.h"
 #include "histogram.h"
+#include "label.h"
 
 enum {
     PERF__NAME_MAX = 200,
     PERF__HELP_MAX = 1000,
     PERF__LABELS_MAX = 10,
-    PERF__VALUE_MAX = 128, /* bytes of a label's value */
     PERF__BOUNDS_MAX = 64,
     PERF__KEY_MAX = PERF__LABELS_MAX * (PERF__VALUE_MAX + 1),
     PERF__TRACE_MAX = 63,
@@ -133,9 +133,6 @@ struct perf__table {
 
 /* label.c */
 
-/* Copies UTF-8, up to max bytes and a zero, up to the border of a character; what is no UTF-8
- * becomes U+FFFD. Returns the length. */
-size_t perf__utf8_copy(char *out, size_t max, const char *text);
 /* Names separated by commas into words; type as for PERF_METRIC_HISTOGRAM reserves "le". */
 int perf__labels_parse(const char *names, int type, struct perf__words *out);
 /* Values, one for each of the labels. */

@@ -21,15 +21,12 @@ struct names {
     char key[ENDPOINT_MAX + 1 + METHOD_MAX + 1];
 };
 
-/* Both with a zero byte behind them; too long ones are cut. */
+/* Both with a zero byte behind them, as they will be as labels: two endpoints whose labels were the
+ * same would count in one histogram. */
 static void names_of(struct names *n, const char *endpoint, const char *method)
 {
-    n->endpoint_len = strnlen(endpoint, ENDPOINT_MAX);
-    n->method_len = strnlen(method, METHOD_MAX);
-    memcpy(n->key, endpoint, n->endpoint_len);
-    n->key[n->endpoint_len] = 0;
-    memcpy(n->key + n->endpoint_len + 1, method, n->method_len);
-    n->key[n->endpoint_len + 1 + n->method_len] = 0;
+    n->endpoint_len = perf__utf8_copy(n->key, ENDPOINT_MAX, endpoint);
+    n->method_len = perf__utf8_copy(n->key + n->endpoint_len + 1, METHOD_MAX, method);
 }
 
 static uint32_t key_len(const struct names *n)
@@ -62,15 +59,17 @@ static int latency_of(perf_monitor *monitor, struct perf__endpoint *e)
                                   (const char *[]){e->key, perf__endpoint_method(e)}, &e->latency);
 }
 
-/* Under the mutex. */
-static struct perf__endpoint *make(perf_monitor *monitor, const struct names *n)
+/* Under the mutex. What the metrics refuse (PERF_ECONFLICT, PERF_EBUSY) is handed on: their
+ * sentence says more than one of ours could. */
+static int make(perf_monitor *monitor, const struct names *n, struct perf__endpoint **out)
 {
     const perf_allocator *uthash_allocator = &monitor->host.allocator;
     struct perf__hash_key uthash_secret = monitor->secret;
     bool uthash_oom = false, counted = false, locked = false;
+    int rc = PERF_ENOMEM;
     struct perf__endpoint *e = perf__calloc(uthash_allocator, 1, sizeof *e + key_len(n));
     if (!e)
-        return NULL;
+        return perf__fail_nomem("an endpoint");
     e->key_len = key_len(n);
     e->method_at = (uint32_t)n->endpoint_len + 1;
     memcpy(e->key, n->key, e->key_len);
@@ -90,20 +89,25 @@ static struct perf__endpoint *make(perf_monitor *monitor, const struct names *n)
     if (perf__slowest_init(&e->slowest))
         goto fail;
     locked = true;
-    if (latency_of(monitor, e))
+    if ((rc = latency_of(monitor, e)))
+        goto fail;
+    rc = PERF_ENOMEM;
+    if (!perf__recent_open(monitor, e))
         goto fail;
     HASH_ADD_KEYPTR(hh, monitor->by_key, e->key, e->key_len, e);
     if (uthash_oom)
         goto fail;
     monitor->all[monitor->count++] = e;
-    return e;
+    *out = e;
+    return PERF_OK;
 fail:
+    perf__recent_free(monitor, e);
     if (locked)
         perf__slowest_destroy(monitor, &e->slowest);
     if (counted)
         perf__counters_destroy(&e->counts);
     perf__free(uthash_allocator, e);
-    return NULL;
+    return rc == PERF_ENOMEM ? perf__fail_nomem("an endpoint") : rc;
 }
 
 /* ------------------------------------------------------------------------ finding */
@@ -125,18 +129,18 @@ struct perf__endpoint *perf__endpoint_known(perf_monitor *monitor, const char *e
     return find(monitor, &n);
 }
 
-struct perf__endpoint *perf__endpoint_make(perf_monitor *monitor, const char *endpoint,
-                                           const char *method, bool *full)
+int perf__endpoint_make(perf_monitor *monitor, const char *endpoint, const char *method,
+                        struct perf__endpoint **out)
 {
     struct names n;
     names_of(&n, endpoint, method);
-    struct perf__endpoint *e = find(monitor, &n);
-    *full = !e && monitor->count >= monitor->max_endpoints;
-    return e || *full ? e : make(monitor, &n);
+    if ((*out = find(monitor, &n)))
+        return PERF_OK;
+    return monitor->count >= monitor->max_endpoints ? PERF_MISS : make(monitor, &n, out);
 }
 
 /* Up to 8 bytes of a name of len bytes: its first ones, or those of a short one in some order. */
-static uint64_t head_of(const char *name, size_t len)
+PERF__INLINE uint64_t head_of(const char *name, size_t len)
 {
     uint64_t word = 0;
     uint32_t first, last;
@@ -163,43 +167,55 @@ static size_t place_of(const char *endpoint, size_t len, const char *method, siz
            NEAR;
 }
 
-static struct perf__endpoint *find_slow(perf_monitor *monitor, const char *endpoint,
-                                        const char *method)
+/* False also where the names became others: such ones are looked up every time. */
+PERF__INLINE bool is(const struct perf__endpoint *e, const char *endpoint, size_t len,
+                     const char *method, size_t method_len)
 {
-    bool full;
-    pthread_mutex_lock(&monitor->mutex);
-    struct perf__endpoint *e = perf__endpoint_make(monitor, endpoint, method, &full);
-    if (full && !monitor->other) {
-        struct names n;
-        names_of(&n, OTHER, "");
-        monitor->other = make(monitor, &n);
-    }
-    if (full)
-        e = monitor->other;
-    pthread_mutex_unlock(&monitor->mutex);
-    return e;
+    return e->method_at == len + 1 && e->key_len == len + method_len + 2 &&
+           !memcmp(e->key, endpoint, len) && !memcmp(e->key + len + 1, method, method_len);
 }
 
-struct perf__endpoint *perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint,
-                                           const char *method)
+/* That of what is beyond max_endpoints; a host may have an endpoint of that name, too. */
+static int other(perf_monitor *monitor, struct perf__endpoint **out)
+{
+    struct names n;
+    names_of(&n, OTHER, "");
+    *out = find(monitor, &n);
+    return *out ? PERF_OK : make(monitor, &n, out);
+}
+
+static int find_slow(perf_monitor *monitor, const char *endpoint, const char *method,
+                     struct perf__endpoint **out)
+{
+    pthread_mutex_lock(&monitor->mutex);
+    int rc = perf__endpoint_make(monitor, endpoint, method, out);
+    if (rc == PERF_MISS)
+        rc = other(monitor, out);
+    pthread_mutex_unlock(&monitor->mutex);
+    return rc;
+}
+
+int perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint, const char *method,
+                        struct perf__endpoint **out)
 {
     struct perf__lane *lane = &monitor->lanes[slot];
     if (!slot)
-        return find_slow(monitor, endpoint, method);
+        return find_slow(monitor, endpoint, method, out);
     size_t len = strnlen(endpoint, ENDPOINT_MAX), method_len = strnlen(method, METHOD_MAX);
     size_t place = place_of(endpoint, len, method, method_len);
-    struct perf__endpoint *e = NULL;
-    if (lane->near)
-        e = lane->near[place];
-    else
+    if (__builtin_expect(!lane->near, 0))
         lane->near = perf__calloc(&monitor->host.allocator, NEAR, sizeof *lane->near);
-    if (e && e->method_at == len + 1 && e->key_len == len + method_len + 2 &&
-        !memcmp(e->key, endpoint, len) && !memcmp(e->key + len + 1, method, method_len))
-        return e;
-    e = find_slow(monitor, endpoint, method);
-    if (e && lane->near && e != monitor->other)
-        lane->near[place] = e;
-    return e;
+    struct perf__endpoint *e = lane->near ? lane->near[place] : NULL;
+    if (__builtin_expect(!e || !is(e, endpoint, len, method, method_len), 0)) {
+        int rc = find_slow(monitor, endpoint, method, &e);
+        if (rc)
+            return rc;
+        /* Not the one of those beyond max_endpoints: it would push out one that is found. */
+        if (lane->near && is(e, endpoint, len, method, method_len))
+            lane->near[place] = e;
+    }
+    *out = e;
+    return PERF_OK;
 }
 
 uint64_t perf__endpoint_in_flight(const struct perf__endpoint *e)

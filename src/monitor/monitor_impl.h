@@ -9,7 +9,8 @@
  * A request costs no lock: it is a block from its thread's own list, its endpoint
  * is remembered by its thread, and it is counted in cells of its thread.
  *
- * Lock order: monitor.mutex, then an endpoint's slowest.mutex.
+ * Lock order: monitor.mutex (a snapshot of the metrics holds their mutex "asking" above it), then
+ * that of the metrics, or an endpoint's slowest.mutex.
  */
 #ifndef PERF_MONITOR_MONITOR_IMPL_H
 #define PERF_MONITOR_MONITOR_IMPL_H
@@ -26,9 +27,10 @@
 #include "../base/thread.h"
 #include "../base/uthash_host.h"
 #include "../metrics/counter.h"
+#include "../metrics/label.h"
 
 enum {
-    ENDPOINT_MAX = 200,
+    ENDPOINT_MAX = PERF__VALUE_MAX,
     METHOD_MAX = 16,
     USER_MAX = 63,
     ERROR_MAX = 127,
@@ -101,6 +103,8 @@ struct perf__slowest {
 struct perf__endpoint {
     UT_hash_handle hh; /* by key, under monitor.mutex */
     perf_histogram *latency;
+    /* What another monitor of the same metrics had counted in it before; NULL: nothing. */
+    struct perf__histogram_snapshot *before;
     struct perf__counters counts;
     _Atomic int64_t apdex_ms, error_status, expected_ns; /* 0 of expected_ns: none */
     struct perf__slowest slowest;
@@ -164,24 +168,23 @@ struct perf_monitor {
     struct perf__endpoint *by_key;
     struct perf__endpoint **all; /* in the order they came; never taken out */
     size_t count, room;
-    struct perf__endpoint *other; /* of those beyond max_endpoints, or NULL */
-    struct perf_request *free;    /* given back by threads that end more than they begin */
+    struct perf_request *free; /* given back by threads that end more than they begin */
 
     struct perf__lane lanes[PERF__THREAD_SLOTS]; /* [0] under the mutex */
 };
 
-/* PERF_ECLOSED and such; the sentence is set. */
+/* PERF_EINVAL or PERF_EFORKED; the sentence is set. */
 int perf__monitor_check(perf_monitor *monitor);
 
 /* ---------------------------------------------------------------------- endpoint.c */
 
-/* The endpoint of these names, made if need be; NULL: no memory. Any thread. */
-struct perf__endpoint *perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint,
-                                           const char *method);
-/* The same under monitor.mutex; *full: there are as many as there may be, and it is none of them.
- */
-struct perf__endpoint *perf__endpoint_make(perf_monitor *monitor, const char *endpoint,
-                                           const char *method, bool *full);
+/* The endpoint of these names, made if need be, or the one of those beyond max_endpoints.
+ * PERF_ENOMEM, or what the metrics refuse its histogram with. Any thread. */
+int perf__endpoint_find(perf_monitor *monitor, int slot, const char *endpoint, const char *method,
+                        struct perf__endpoint **out);
+/* The same under monitor.mutex; PERF_MISS, without a sentence: it would be beyond max_endpoints. */
+int perf__endpoint_make(perf_monitor *monitor, const char *endpoint, const char *method,
+                        struct perf__endpoint **out);
 /* The same without making it, under monitor.mutex. */
 struct perf__endpoint *perf__endpoint_known(perf_monitor *monitor, const char *endpoint,
                                             const char *method);
@@ -190,6 +193,8 @@ uint64_t perf__endpoint_in_flight(const struct perf__endpoint *e);
 
 /* ------------------------------------------------------------------------ recent.c */
 
+/* Remembers what is in e's histogram already. False: no memory. */
+bool perf__recent_open(perf_monitor *monitor, struct perf__endpoint *e);
 /* Moves what was counted since the last tick into the windows. Under monitor.mutex. False: no
  * memory, and it will be moved by the next tick. */
 bool perf__recent_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t now_ms);

@@ -24,7 +24,8 @@ static int64_t part_ms(int window)
 
 /* ---------------------------------------------------------------- lists of buckets */
 
-bool perf__buckets_reserve(perf_monitor *monitor, struct perf__buckets *b, uint32_t room)
+/* Makes room for so many. False: no memory. */
+static bool reserve(perf_monitor *monitor, struct perf__buckets *b, uint32_t room)
 {
     if (room <= b->room)
         return true;
@@ -89,6 +90,41 @@ static void subtract(struct perf__buckets *b, const struct perf__buckets *fresh,
     b->count = n;
 }
 
+/* ------------------------------------------------------------------- the histogram */
+
+bool perf__recent_open(perf_monitor *monitor, struct perf__endpoint *e)
+{
+    if (!perf_histogram_count(e->latency))
+        return true;
+    e->before = perf__alloc(&monitor->host.allocator, sizeof *e->before);
+    if (e->before)
+        perf__histogram_snapshot(perf__histogram_of(e->latency), e->before);
+    return e->before;
+}
+
+/* The buckets of e's histogram that are not empty, now. False: no memory. */
+static bool read_buckets(perf_monitor *monitor, const struct perf__endpoint *e,
+                         struct perf__buckets *out, uint64_t *sum_ns)
+{
+    struct perf__histogram_reader reader;
+    uint64_t counts[PERF__OCTAVE_BUCKETS];
+    perf__histogram_read(perf__histogram_of(e->latency), &reader);
+    *sum_ns = reader.sum - (e->before ? e->before->sum : 0);
+    for (uint32_t i = 0; i < PERF__OCTAVES; i++) {
+        if (!perf__histogram_octave(&reader, i, counts))
+            continue;
+        if (!reserve(monitor, out, out->count + PERF__OCTAVE_BUCKETS))
+            return false;
+        for (uint32_t j = 0; j < PERF__OCTAVE_BUCKETS; j++) {
+            uint32_t bucket = i * PERF__OCTAVE_BUCKETS + j;
+            uint64_t count = counts[j] - (e->before ? e->before->buckets[bucket] : 0);
+            if (count)
+                out->all[out->count++] = (struct perf__bucket){bucket, (uint32_t)count};
+        }
+    }
+    return true;
+}
+
 /* ------------------------------------------------------------------------- the tick */
 
 /* The newest part of a window, emptied if it was of another time. */
@@ -110,7 +146,7 @@ static bool make_room(perf_monitor *monitor, struct perf__endpoint *e,
 {
     for (int w = 0; w < WINDOWS; w++) {
         struct perf__slot *s = newest(e, w, now_ms);
-        if (!perf__buckets_reserve(monitor, &s->buckets, united(&s->buckets, more)))
+        if (!reserve(monitor, &s->buckets, united(&s->buckets, more)))
             return false;
     }
     return true;
@@ -121,12 +157,10 @@ bool perf__recent_tick(perf_monitor *monitor, struct perf__endpoint *e, int64_t 
     uint64_t counts[COUNTS], sum_ns;
     struct perf__buckets fresh = {0}, more = {0};
     bool done = false;
-    for (uint32_t i = 0; i < COUNTS; i++)
-        counts[i] = perf__counters_sum(&e->counts, i);
+    perf__counters_sum_all(&e->counts, counts);
     if (!memcmp(counts, e->last, sizeof counts))
         return true;
-    if (!perf__recent_read(monitor, e, &fresh, &sum_ns) ||
-        !perf__buckets_reserve(monitor, &more, fresh.count))
+    if (!read_buckets(monitor, e, &fresh, &sum_ns) || !reserve(monitor, &more, fresh.count))
         goto out;
     subtract(&more, &fresh, &e->last_buckets);
     if (!make_room(monitor, e, &more, now_ms))
@@ -153,6 +187,7 @@ out:
 void perf__recent_free(perf_monitor *monitor, struct perf__endpoint *e)
 {
     drop(monitor, &e->last_buckets);
+    perf__free(&monitor->host.allocator, e->before);
     for (int w = 0; w < WINDOWS; w++)
         for (int i = 0; i < WINDOW_SLOTS; i++)
             drop(monitor, &e->windows[w].slots[i].buckets);
@@ -160,17 +195,28 @@ void perf__recent_free(perf_monitor *monitor, struct perf__endpoint *e)
 
 /* -------------------------------------------------------------------------- reading */
 
+static void add_bucket(struct perf__histogram_snapshot *times, uint32_t bucket, uint64_t count)
+{
+    times->buckets[bucket] += count;
+    times->count += count;
+}
+
 static void sum_slot(struct perf__sum *sum, const struct perf__slot *s)
 {
     for (uint32_t i = 0; i < COUNTS; i++)
         sum->counts[i] += s->counts[i];
-    sum->sum_ns += s->sum_ns;
+    sum->times.sum += s->sum_ns;
     for (uint32_t i = 0; i < s->buckets.count; i++)
-        sum->buckets[s->buckets.all[i].index] += s->buckets.all[i].count;
+        add_bucket(&sum->times, s->buckets.all[i].index, s->buckets.all[i].count);
 }
 
-int64_t perf__recent_sum(const struct perf__endpoint *e, int window, int64_t now_ms,
-                         struct perf__sum *sum)
+int64_t perf__recent_begin(int window, int64_t now_ms)
+{
+    return (now_ms / part_ms(window) + 1 - WINDOW_SLOTS) * part_ms(window);
+}
+
+void perf__recent_sum(const struct perf__endpoint *e, int window, int64_t now_ms,
+                      struct perf__sum *sum)
 {
     int64_t newest_number = now_ms / part_ms(window) + 1;
     for (int i = 0; i < WINDOW_SLOTS; i++) {
@@ -178,5 +224,4 @@ int64_t perf__recent_sum(const struct perf__endpoint *e, int window, int64_t now
         if (s->number > newest_number - WINDOW_SLOTS && s->number <= newest_number)
             sum_slot(sum, s);
     }
-    return (newest_number - WINDOW_SLOTS) * part_ms(window);
 }

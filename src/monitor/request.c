@@ -64,6 +64,18 @@ static void copy_text(char *out, const char *text, size_t max)
     out[len] = 0;
 }
 
+/* The last one entered goes first; one that is further down is taken out of the middle, so that no
+ * order of a host's calls leaves behind a request that has ended. */
+static void take_out(perf_request *r)
+{
+    for (perf_request **at = &current; *at; at = &(*at)->next)
+        if (*at == r) {
+            *at = r->next;
+            r->next = NULL;
+            return;
+        }
+}
+
 int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *method,
                        const char *user, perf_request **out)
 {
@@ -74,9 +86,11 @@ int perf_monitor_begin(perf_monitor *monitor, const char *endpoint, const char *
     if (rc)
         return rc;
     int slot = perf__thread_slot();
-    struct perf__endpoint *e =
-        perf__endpoint_find(monitor, slot, endpoint ? endpoint : "", method ? method : "");
-    perf_request *r = e ? take(monitor, slot) : NULL;
+    struct perf__endpoint *e;
+    if ((rc = perf__endpoint_find(monitor, slot, endpoint ? endpoint : "", method ? method : "",
+                                  &e)))
+        return rc;
+    perf_request *r = take(monitor, slot);
     if (!r)
         return perf__fail_nomem("a request to be tracked");
     r->next = NULL;
@@ -100,25 +114,25 @@ void perf_request_end(perf_request *r)
 {
     if (!r || perf__monitor_check(r->monitor))
         return;
-    if (current == r)
-        current = r->next;
+    take_out(r); /* a host that forgot to leave it: nothing may point to it */
     struct perf__endpoint *e = r->endpoint;
     int slot = perf__thread_slot();
     int64_t now = perf__now_ns(r->monitor->clock);
     int64_t ns = now > r->begun_ns ? now - r->begun_ns : 0;
     int64_t status = r->status ? r->status : r->failed ? 500 : 200;
     int64_t expected = atomic_load_explicit(&e->expected_ns, memory_order_relaxed);
-    perf__counters_add_at(&e->counts, slot, COUNT_ENDED + (uint32_t)(status / 100), 1);
+    /* The time first: a tick looks at the histogram only where counts have changed. */
+    if (__builtin_expect(expected != 0, 0))
+        perf_histogram_record_expected(e->latency, (uint64_t)ns, (uint64_t)expected);
+    else
+        perf_histogram_record(e->latency, (uint64_t)ns);
     if (r->failed || status >= atomic_load_explicit(&e->error_status, memory_order_relaxed))
         perf__counters_add_at(&e->counts, slot, COUNT_ERRORS, 1);
     if (r->received)
         perf__counters_add_at(&e->counts, slot, COUNT_RECEIVED, r->received);
     if (r->sent)
         perf__counters_add_at(&e->counts, slot, COUNT_SENT, r->sent);
-    if (__builtin_expect(expected != 0, 0))
-        perf_histogram_record_expected(e->latency, (uint64_t)ns, (uint64_t)expected);
-    else
-        perf_histogram_record(e->latency, (uint64_t)ns);
+    perf__counters_add_at(&e->counts, slot, COUNT_ENDED + (uint32_t)(status / 100), 1);
     if (__builtin_expect(ns >= atomic_load_explicit(&e->slowest.from_ns, memory_order_relaxed),
                          0)) {
         r->status = status;
@@ -131,8 +145,7 @@ void perf_request_discard(perf_request *r)
 {
     if (!r || perf__monitor_check(r->monitor))
         return;
-    if (current == r)
-        current = r->next;
+    take_out(r); /* a host that forgot to leave it: nothing may point to it */
     int slot = perf__thread_slot();
     perf__counters_add_at(&r->endpoint->counts, slot, COUNT_DISCARDED, 1);
     give(r->monitor, slot, r);
@@ -162,26 +175,20 @@ void perf_request_add_bytes(perf_request *r, uint64_t received, uint64_t sent)
     r->sent += sent;
 }
 
+/* One that is entered already comes to the top: it has one place in the list. */
 void perf_request_enter(perf_request *r)
 {
     if (!r)
         return;
+    take_out(r);
     r->next = current;
     current = r;
 }
 
-/* The last one entered goes first; one that is further down is taken out of the middle, so that no
- * order of a host's calls leaves behind a request that has ended. */
 void perf_request_leave(perf_request *r)
 {
-    if (!r)
-        return;
-    for (perf_request **at = &current; *at; at = &(*at)->next)
-        if (*at == r) {
-            *at = r->next;
-            r->next = NULL;
-            return;
-        }
+    if (r)
+        take_out(r);
 }
 
 perf_request *perf_request_current(void)

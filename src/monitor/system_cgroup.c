@@ -62,23 +62,23 @@ static bool find_path(const char *text, const char *controller, char *path, char
     return false;
 }
 
-/* The directory of a hierarchy under root, and in it the path of the process. False: none. */
+/* A path that is not there, or not a plain one, becomes the root of dir: "". */
+static void check_path(const char *dir, char *path)
+{
+    if (path[0] != '/' || !path[1] || strstr(path, "/..") || !is_directory(dir, path))
+        path[0] = 0;
+}
+
+/* The directory of a hierarchy of version 1 under root, and in it the path of the process. Of names
+ * that are several, one is a link in most places. False: none. */
 static bool settle(const char *root, const char *names, char *dir, char *path)
 {
-    bool there = false;
-    if (*names) { /* version 1: one name of several is a link, in most places */
-        char name[256];
-        snprintf(name, sizeof name, "/%s", names);
-        there = is_directory(root, name);
-        if (there)
-            snprintf(dir, PERF__SYSTEM_PATH, "%s%s", root, name);
-    }
-    if (!there)
+    char name[256];
+    snprintf(name, sizeof name, "/%s", names);
+    if (!*names || !is_directory(root, name))
         return false;
-    if (path[0] != '/' || strstr(path, "/..") || !is_directory(dir, path))
-        path[0] = 0;
-    if (!strcmp(path, "/"))
-        path[0] = 0;
+    snprintf(dir, PERF__SYSTEM_PATH, "%s%s", root, name);
+    check_path(dir, path);
     return true;
 }
 
@@ -145,8 +145,7 @@ static void find_controller(perf_system *s, const char *root, const char *unifie
     }
     if (!find_path(s->buffer, "", path, names))
         return;
-    if (path[0] != '/' || strstr(path, "/..") || !strcmp(path, "/") || !is_directory(unified, path))
-        path[0] = 0;
+    check_path(unified, path);
     find(s, unified, path, false);
 }
 
@@ -155,9 +154,8 @@ static void find_pressure(perf_system *s, const char *unified, const char *proc)
     static const char *const names[] = {"cpu", "memory", "io"};
     char path[PERF__SYSTEM_PATH], list[256], name[32];
     bool v2 = find_path(s->buffer, "", path, list);
-    if (!v2 || path[0] != '/' || strstr(path, "/..") || !strcmp(path, "/") ||
-        !is_directory(unified, path))
-        path[0] = 0;
+    if (v2)
+        check_path(unified, path);
     for (int i = 0; i < 3; i++) {
         int *fd = &s->files[PERF__FILE_CPU_PRESSURE + i];
         snprintf(name, sizeof name, "%s.pressure", names[i]);

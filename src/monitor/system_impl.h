@@ -56,7 +56,7 @@ struct perf_system {
     int memory_levels, cpu_levels;
     int64_t machine_memory, lambda_memory, page_size, tick_hz;
     int64_t last_ns, last_cpu_ns, last_cgroup_cpu_ns; /* the last read of the processor */
-    char buffer[PERF__SYSTEM_BUFFER];
+    _Alignas(8) char buffer[PERF__SYSTEM_BUFFER];     /* entries of directories begin so */
 };
 
 /* ------------------------------------------------------------- system_file.c */

@@ -21,6 +21,9 @@ CASES = {
     "histogram-1t": ("histogram", 1, "ns", 10),
     "histogram-2t": ("histogram", 2, "ns", 10),
     "scraped-1t": ("scraped", 1, "ns", 10),
+    "clocks-1t": ("clocks", 1, "ns", 120),
+    "tracked-1t": ("tracked", 1, "ns", 120),
+    "tracked-2t": ("tracked", 2, "ns", 120),
     "scrape-10k": ("scrape", 1, "ms", 20),
 }
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* monitor_libperf.c - bench-monitor: the shared library through its public API. */
 #include <libperf/metrics.h>
+#include <libperf/monitor.h>
 
 #include "monitor_subject.h"
 
 static perf_metrics *metrics;
 static perf_counter *counter;
 static perf_histogram *histogram;
+static perf_monitor *monitor;
 
 static void check(int rc)
 {
@@ -42,9 +44,35 @@ static void fill(void)
     }
 }
 
+static void track(uint64_t times)
+{
+    perf_request *request;
+    for (uint64_t i = 0; i < times; i++) {
+        check(perf_monitor_begin(monitor, "/api/chat", "POST", "user-1", &request));
+        perf_request_set_status(request, 200);
+        perf_request_end(request);
+    }
+}
+
+static void read_clocks(uint64_t times)
+{
+    struct timespec t;
+    for (uint64_t i = 0; i < 2 * times; i++)
+        clock_gettime(CLOCK_MONOTONIC, &t);
+}
+
 static void subject_open(const char *kind)
 {
     perf_metric_options o = PERF_METRIC_OPTIONS_INIT;
+    if (!strcmp(kind, "clocks")) {
+        monitor_track = read_clocks;
+        return;
+    }
+    if (!strcmp(kind, "tracked")) {
+        check(perf_monitor_open(NULL, &monitor));
+        monitor_track = track;
+        return;
+    }
     check(perf_metrics_open(NULL, &metrics));
     if (!strcmp(kind, "scrape")) {
         fill();

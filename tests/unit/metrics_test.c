@@ -38,6 +38,10 @@ Test(metrics_counter, sums_over_threads)
     run_threads(&set); /* numbers are reused: the rows go on */
     cr_assert_eq(perf__counters_sum(&set, 0), 2u * THREADS * ADDS);
     cr_assert_eq(perf__counters_sum(&set, 1), 6u * THREADS * ADDS);
+    uint64_t sums[2];
+    perf__counters_sum_all(&set, sums);
+    cr_assert_eq(sums[0], 2u * THREADS * ADDS);
+    cr_assert_eq(sums[1], 6u * THREADS * ADDS);
     perf__counters_destroy(&set);
 }
 
@@ -51,6 +55,9 @@ Test(metrics_counter, counts_without_memory_for_rows)
     perf__counters_add(&set, 0, 5);
     cr_assert_eq(atomic_load(&th.failed), 1);
     cr_assert_eq(perf__counters_sum(&set, 0), 5);
+    uint64_t sums[2];
+    perf__counters_sum_all(&set, sums);
+    cr_assert(sums[0] == 5 && sums[1] == 0);
     perf__counters_destroy(&set);
     cr_assert_eq(atomic_load(&th.live), 0);
 }

@@ -245,6 +245,61 @@ Test(monitor, apdex_and_expected_intervals)
     watch_close(&w);
 }
 
+/* An allocator whose first block, once armed, comes with a tick. */
+struct ticker {
+    struct watch w;
+    bool armed;
+};
+
+static void *ticking_alloc(void *ctx, size_t size)
+{
+    struct ticker *t = ctx;
+    if (t->armed) {
+        t->armed = false;
+        OK(perf_monitor_tick(t->w.m));
+    }
+    return malloc(size);
+}
+
+static void *plain_realloc(void *ctx, void *block, size_t size)
+{
+    (void)ctx;
+    return realloc(block, size);
+}
+
+static void plain_free(void *ctx, void *block)
+{
+    (void)ctx;
+    free(block);
+}
+
+Test(monitor, a_tick_amid_an_end_loses_no_time)
+{
+    struct ticker t = {.armed = false};
+    perf_allocator allocator = PERF_ALLOCATOR_INIT;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_request *r;
+    test_host_init(&t.w.th);
+    allocator.ctx = &t;
+    allocator.alloc = ticking_alloc;
+    allocator.realloc = plain_realloc;
+    allocator.free = plain_free;
+    t.w.th.host.allocator = &allocator;
+    o.manual = 1;
+    o.host = &t.w.th.host;
+    OK(perf_monitor_open(&o, &t.w.m));
+    OK(perf_monitor_begin(t.w.m, "/a", "GET", NULL, &r));
+    test_host_advance(&t.w.th, 100);
+    t.armed = true; /* the thread's row of the histogram */
+    perf_request_end(r);
+    cr_assert(!t.armed);
+    seconds(&t.w, 1);
+    perf_request_stats s = stats_of(&t.w, "/a", PERF_WINDOW_10S);
+    cr_assert_eq(s.requests, 1);
+    cr_assert(near(s.p50_ms, 100), "%f", s.p50_ms);
+    OK(perf_monitor_close(t.w.m));
+}
+
 /* ----------------------------------------------------------------------- endpoints */
 
 Test(monitor, endpoints_are_bounded)
@@ -270,6 +325,16 @@ Test(monitor, endpoints_are_bounded)
     cr_assert_eq(stats_of(&w, "/2", 0).requests, 2);
     cr_assert_eq(perf_monitor_configure(w.m, "/9", "GET", NULL), PERF_EBUSY);
     watch_close(&w);
+    perf_request *r;
+    o.max_endpoints = 1;
+    watch_open(&w, &o);
+    OK(perf_monitor_begin(w.m, "_other", "", NULL, &r)); /* one of the host's, of that name */
+    perf_request_end(r);
+    request(&w, "/a", 1, 200);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 1);
+    OK(perf_monitor_get_stats(w.m, "_other", "", 0, &s));
+    cr_assert_eq(s.requests, 2);
+    watch_close(&w);
     watch_open(&w, NULL);
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = 0;
@@ -279,8 +344,88 @@ Test(monitor, endpoints_are_bounded)
     request(&w, name, 1, 200);
     cr_assert_eq(perf_monitor_endpoints(w.m), 1);
     OK(perf_monitor_endpoint(w.m, 0, &endpoint, &method));
-    cr_assert_eq(strlen(endpoint), 200);
+    cr_assert_eq(strlen(endpoint), 128);
     cr_assert_str_eq(method, "GET");
+    watch_close(&w);
+}
+
+/* Each endpoint has a histogram, and what cannot be told apart there is one endpoint. */
+Test(monitor, endpoints_are_told_apart_as_the_metrics_do)
+{
+    struct watch w;
+    const char *endpoint, *method;
+    char names[][140] = {"/\xff", "/\xfe", "/\xef\xbf\xbd", "", ""};
+    memset(names[3], 'x', 130);
+    memset(names[4], 'x', 127);
+    strcpy(names[4] + 127, "\xc3\xa9"); /* is cut before this character */
+    watch_open(&w, NULL);
+    for (int i = 0; i < 3; i++) {
+        request(&w, names[i], 10, 200);
+        cr_assert_eq(perf_monitor_endpoints(w.m), 1);
+        cr_assert_eq(stats_of(&w, names[i], PERF_WINDOW_ALL).requests, (uint64_t)i + 1);
+    }
+    OK(perf_monitor_endpoint(w.m, 0, &endpoint, &method));
+    cr_assert_str_eq(endpoint, names[2]);
+    request(&w, names[3], 1, 200);
+    request(&w, names[4], 100, 200);
+    request(&w, names[4], 100, 200);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 3);
+    cr_assert(near(stats_of(&w, names[3], PERF_WINDOW_ALL).max_ms, 1));
+    cr_assert(near(stats_of(&w, names[4], PERF_WINDOW_ALL).min_ms, 100));
+    OK(perf_monitor_endpoint(w.m, 2, &endpoint, &method));
+    cr_assert_eq(strlen(endpoint), 127);
+    watch_close(&w);
+}
+
+Test(monitor, a_metric_of_the_same_name_is_named)
+{
+    struct watch w;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_metric_options mo = PERF_METRIC_OPTIONS_INIT;
+    perf_counter *counter;
+    perf_request *r;
+    OK(perf_metrics_open(NULL, &o.metrics));
+    mo.name = "http_server_request_duration_seconds";
+    OK(perf_metrics_counter(o.metrics, &mo, NULL, &counter));
+    watch_open(&w, &o);
+    cr_assert_eq(perf_monitor_begin(w.m, "/a", "GET", NULL, &r), PERF_ECONFLICT);
+    cr_assert_null(r);
+    cr_assert(strstr(perf_last_error(), mo.name), "%s", perf_last_error());
+    cr_assert_eq(perf_monitor_configure(w.m, "/a", "GET", NULL), PERF_ECONFLICT);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 0);
+    watch_close(&w);
+    perf_metrics_close(o.metrics);
+}
+
+static void *begins_names(void *arg)
+{
+    perf_monitor *m = arg;
+    char name[16];
+    perf_request *r;
+    for (int i = 0; i < 2000; i++) {
+        snprintf(name, sizeof name, "/%d", i % 7);
+        OK(perf_monitor_begin(m, name, "GET", NULL, &r));
+        perf_request_end(r);
+    }
+    return NULL;
+}
+
+/* The first that finds no room makes "_other" while others look up theirs. */
+Test(monitor, threads_fill_the_endpoints)
+{
+    struct watch w;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_request_stats s = PERF_REQUEST_STATS_INIT;
+    pthread_t threads[4];
+    o.max_endpoints = 3;
+    watch_open(&w, &o);
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(pthread_create(&threads[i], NULL, begins_names, w.m), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    cr_assert_eq(perf_monitor_endpoints(w.m), 4);
+    OK(perf_monitor_get_stats(w.m, NULL, NULL, 0, &s));
+    cr_assert_eq(s.requests, 8000);
     watch_close(&w);
 }
 
@@ -445,6 +590,32 @@ static int leave_by_return(perf_monitor *m)
         }
     }
     return 0;
+}
+
+Test(monitor, entered_in_any_order, .timeout = 10)
+{
+    struct watch w;
+    perf_request *a, *b, *c;
+    watch_open(&w, NULL);
+    OK(perf_monitor_begin(w.m, "/a", "GET", NULL, &a));
+    OK(perf_monitor_begin(w.m, "/b", "GET", NULL, &b));
+    OK(perf_monitor_begin(w.m, "/c", "GET", NULL, &c));
+    perf_request_enter(a);
+    perf_request_enter(b);
+    perf_request_enter(a);
+    cr_assert_eq(perf_request_current(), a);
+    perf_request_leave(c); /* never entered */
+    perf_request_leave(a);
+    cr_assert_eq(perf_request_current(), b);
+    perf_request_leave(a);
+    cr_assert_eq(perf_request_current(), b);
+    perf_request_enter(c);
+    perf_request_end(b); /* not left, and not the top one */
+    perf_request_leave(c);
+    cr_assert_null(perf_request_current());
+    perf_request_discard(c);
+    perf_request_end(a);
+    watch_close(&w);
 }
 
 Test(monitor, scopes_end_by_whatever_way)
@@ -656,5 +827,58 @@ Test(monitor, the_metrics_say_the_same)
     OK(perf_snapshot_series(snapshot, i, &s));
     cr_assert_eq(s.value, 1);
     perf_snapshot_release(snapshot);
+    watch_close(&w);
+}
+
+Test(monitor, one_after_another_on_the_same_metrics)
+{
+    struct watch w;
+    perf_monitor_options o = PERF_MONITOR_OPTIONS_INIT;
+    perf_metric_options mo = PERF_METRIC_OPTIONS_INIT;
+    perf_histogram *h;
+    OK(perf_metrics_open(NULL, &o.metrics));
+    watch_open(&w, &o);
+    request(&w, "/a", 1000, 200);
+    watch_close(&w);
+    for (int64_t nth = 1, done = 0; !done; nth++) { /* without memory there is no request, either */
+        perf_request *r;
+        watch_open(&w, &o);
+        w.th.fail_at = nth;
+        if (perf_monitor_begin(w.m, "/a", "GET", NULL, &r) != PERF_OK)
+            cr_assert_null(r);
+        done = !w.th.failed;
+        w.th.fail_at = 0;
+        perf_request_discard(r);
+        watch_close(&w);
+    }
+    watch_open(&w, &o);
+    request(&w, "/a", 10, 200);
+    seconds(&w, 1);
+    for (int i = 0; i < 2; i++) {
+        perf_request_stats s = stats_of(&w, "/a", i ? PERF_WINDOW_ALL : PERF_WINDOW_1M);
+        cr_assert_eq(s.requests, 1);
+        cr_assert(near(s.mean_ms, 10), "%f", s.mean_ms);
+        cr_assert(near(s.min_ms, 10), "%f", s.min_ms);
+        cr_assert(near(s.max_ms, 10), "%f", s.max_ms);
+        cr_assert_eq(s.apdex, 1);
+    }
+    mo.name = "http_server_request_duration";
+    mo.unit = "seconds";
+    mo.scale = 1e-9;
+    mo.labels = "endpoint,method";
+    OK(perf_metrics_histogram(o.metrics, &mo, (const char *[]){"/a", "GET"}, &h));
+    cr_assert_eq(perf_histogram_count(h), 2);
+    watch_close(&w);
+    perf_metrics_close(o.metrics);
+}
+
+Test(monitor, figures_without_endpoints)
+{
+    struct watch w;
+    watch_open(&w, NULL);
+    seconds(&w, 3);
+    cr_assert_eq(stats_of(&w, NULL, PERF_WINDOW_ALL).window_ms, 3000);
+    cr_assert_eq(stats_of(&w, NULL, PERF_WINDOW_1M).window_ms, 3000);
+    cr_assert_eq(stats_of(&w, NULL, PERF_WINDOW_1M).requests, 0);
     watch_close(&w);
 }
