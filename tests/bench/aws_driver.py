@@ -15,14 +15,13 @@ import json
 import os
 import pathlib
 import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-from driver import NotMeasured, Subject, verdict
+from driver import NotMeasured, Subject, exit_status, progress, verdict
+from session import free_port, not_measured, record
 
 VALUE = "".join(chr(ord("a") + i % 26) for i in range(1000))
 OURS = "libperf"
@@ -51,9 +50,7 @@ class Service:
                     .glob("*/DynamoDBLocal.jar"))
         if len(jars) != 1:
             raise NotMeasured("DynamoDB Local is not installed")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = tempfile.TemporaryFile()
         try:
@@ -147,9 +144,7 @@ class Bench:
                     if name in subjects:
                         subjects.pop(name).close()
             for number in range(-1, self.rounds):  # the first one warms up client and service
-                if sys.stderr.isatty():
-                    print(f"\r\033[K{label}: round {number + 1} of {self.rounds}", end="",
-                          file=sys.stderr, flush=True)
+                progress(f"{label}: round {number + 1} of {self.rounds}")
                 turn = number % max(1, len(subjects))
                 for name in list(subjects)[turn:] + list(subjects)[:turn]:
                     mode, calls = modes[name]
@@ -168,8 +163,7 @@ class Bench:
         finally:
             for subject in subjects.values():
                 subject.close()
-            if sys.stderr.isatty():
-                print("\r\033[K", end="", file=sys.stderr, flush=True)
+            progress("")
         self.report(label, title, {n: runs[n] for n in modes if n in runs}, missing, aims)
 
     def report(self, label, title, runs, missing, aims):
@@ -181,12 +175,11 @@ class Bench:
             text = f"  {name:<18}"
             for (field, (what, unit)), width in zip(UNITS.items(), (16, 18)):
                 values = [row[field] for row in rows]
-                medians[field, name] = statistics.median(values)
+                medians[field, name] = record(self.dir, "aws", f"{label}-{what}", name, unit,
+                                              values)
                 text += f"{medians[field, name]:>{width}.1f}{min(values):>10.1f}{max(values):>10.1f}"
-                self.record(f"{label}-{what}", name, unit, values)
             print(text)
-        for name, why in missing.items():
-            print(f"  {name:<18}not measured: {why}")
+        not_measured(missing, 18)
         for field, peer, direction, aim in aims:
             if (field, peer) in medians and (field, OURS) in medians:
                 verdict(f"{OURS} / {peer}, " + ("CPU a call" if field == "cpu_us" else "calls/s"),
@@ -194,13 +187,6 @@ class Bench:
         if OURS in missing:
             self.bad = True
         sys.stdout.flush()
-
-    def record(self, case, subject, unit, values):
-        line = {"bench": "aws", "case": case, "subject": subject, "unit": unit,
-                "median": statistics.median(values), "min": min(values), "max": max(values),
-                "runs": len(values)}
-        with open(self.dir / "results.jsonl", "a", encoding="utf-8") as out:
-            print(json.dumps(line), file=out)
 
 
 def main():
@@ -221,9 +207,7 @@ def main():
             bench.case(case, service)
     finally:
         service.stop()
-    print(f"\nresults: {bench.dir / 'results.jsonl'}"
-          + ("; SOMETHING WAS WRONG OR MISSING, see above" if bench.bad else ""))
-    return 1 if bench.bad else 0
+    return exit_status(bench)
 
 
 if __name__ == "__main__":

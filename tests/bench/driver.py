@@ -20,6 +20,8 @@ import sys
 import tempfile
 import threading
 
+from session import not_measured, record
+
 OURS = "libperf"
 FLOOR = "floor"
 PEERS = {
@@ -219,7 +221,7 @@ class Bench:
             runs = {t: {} for t in threads}
             self.each(subjects, missing, Subject.answer)
             for number in range(-warm_up, rounds):
-                self.progress(f"{case_name}: round {number + 1} of {rounds}")
+                progress(f"{case_name}: round {number + 1} of {rounds}")
                 turn = number % max(1, len(subjects))  # nobody always runs after the same one
                 order = list(subjects)[turn:] + list(subjects)[:turn]
                 for t in threads:
@@ -231,7 +233,7 @@ class Bench:
         finally:
             for subject in subjects.values():
                 subject.close()
-            self.progress("")
+            progress("")
         for t in threads:
             for name in missing:
                 runs[t].pop(name, None)
@@ -259,17 +261,6 @@ class Bench:
 
     # -------------------------------------------------------------------------- reporting
 
-    def progress(self, text):
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-    def record(self, bench, case, subject, unit, values):
-        line = {"bench": bench, "case": case, "subject": subject, "unit": unit,
-                "median": statistics.median(values), "min": min(values), "max": max(values),
-                "runs": len(values)}
-        with open(self.dir / "results.jsonl", "a", encoding="utf-8") as out:
-            print(json.dumps(line), file=out)
-
     def report(self, case_name, runs, missing):
         case = CASES[case_name]
         unit = case.get("unit", "ns")
@@ -288,7 +279,7 @@ class Bench:
                   + (f"{'hit ratio':>11}" if case.get("kind") == "mixed" else ""))
             for name, rows in by_subject.items():
                 values = [a[field] for a in rows]
-                self.record("cache", label, name, unit, values)
+                record(self.dir, "cache", label, name, unit, values)
                 text = f"  {name:<16}{medians[name]:>14.1f}{min(values):>10.1f}{max(values):>10.1f}"
                 if mops:
                     text += f"{1000.0 * t / medians[name]:>9.2f}"
@@ -296,11 +287,9 @@ class Bench:
                     text += f"{medians[name] / medians[FLOOR]:>9.2f}"
                 if case.get("kind") == "mixed":
                     ratios = [a["hits"] / a["gets"] for a in rows]
-                    self.record("cache", label, name, "ratio", ratios)
-                    text += f"{statistics.median(ratios):>11.4f}"
+                    text += f"{record(self.dir, 'cache', label, name, 'ratio', ratios):>11.4f}"
                 print(text)
-            for name, why in missing.items():
-                print(f"  {name:<16}not measured: {why}")
+            not_measured(missing, 16)
             self.judge(case, medians)
         if case.get("kind") == "get" and ours[1] and ours[2]:
             verdict("two threads / one thread, throughput", 2 * ours[1] / ours[2], "min", 1.8)
@@ -347,7 +336,7 @@ class Bench:
                 with lzma.open(packed) as source, open(part, "wb") as target:
                     shutil.copyfileobj(source, target)
                 part.rename(plain)
-            self.progress(f"hit-ratio: {name}")
+            progress(f"hit-ratio: {name}")
             rows = {}
             self.collect(rows, name, ["hit-ratio", plain, *ratios], OURS)
             with open(plain, encoding="ascii") as source:
@@ -356,7 +345,7 @@ class Bench:
                 self.collect(rows, name, ["hit-ratio", "--bytes", plain, *ratios],
                              OURS + " (bytes)")
             self.collect(rows, name, ["policy-table", plain, *ratios], None)
-            self.progress("")
+            progress("")
             self.print_ratios(name, rows, ratios)
 
     def collect(self, rows, trace, command, subject):
@@ -389,7 +378,7 @@ class Bench:
             means[name] = sum(values) / len(values)
             print(f"  {name:<18}" + "".join(f"{v:>10.4f}" for v in (*values, means[name])))
             for ratio, value in zip(ratios, values):
-                self.record("hit-ratio", f"{trace}@{ratio}", name, "ratio", [value])
+                record(self.dir, "hit-ratio", f"{trace}@{ratio}", name, "ratio", [value])
         rivals = [n for n in means if not n.startswith(OURS) and n != "belady"]
         if OURS in means and rivals:
             best = max(rivals, key=means.get)
@@ -399,10 +388,21 @@ class Bench:
         sys.stdout.flush()
 
 
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
 def verdict(text, value, direction, aim):
     good = value <= aim if direction == "max" else value >= aim
     bound = "at most" if direction == "max" else "at least"
     print(f"  -> {text}: {value:.3f} (aim: {bound} {aim}) {'ok' if good else 'SHORT'}")
+
+
+def exit_status(bench):
+    print(f"\nresults: {bench.dir / 'results.jsonl'}"
+          + ("; SOMETHING WAS WRONG OR MISSING, see above" if bench.bad else ""))
+    return 1 if bench.bad else 0
 
 
 def main():
@@ -426,9 +426,7 @@ def main():
             bench.hit_ratio()
         else:
             bench.report(name, *bench.measure(name))
-    print(f"\nresults: {bench.dir / 'results.jsonl'}"
-          + ("; SOMETHING WAS WRONG OR MISSING, see above" if bench.bad else ""))
-    return 1 if bench.bad else 0
+    return exit_status(bench)
 
 
 if __name__ == "__main__":

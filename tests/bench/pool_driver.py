@@ -5,14 +5,11 @@
 Exit status: 0; 1 when ours could not be measured.
 """
 
-import argparse
-import json
 import os
-import pathlib
 import shutil
-import statistics
-import subprocess
 import sys
+
+from session import answer, arguments, built, interleaved, not_measured, record, verdict
 
 OURS = "libperf"
 PEERS = {"hikaricp": "java", "puddle": "go", "r2d2": "rust", "deadpool": "rust",
@@ -32,30 +29,14 @@ CASES = {
 def command(directory, name):
     kind = PEERS.get(name)
     if kind is None:
-        return [str(directory / ("pool-libperf" if name == OURS else "pool-floor")), name]
+        return [directory / ("pool-libperf" if name == OURS else "pool-floor"), name]
     if kind == "java":
-        target = directory / "peer-pool-java"
-        if not target.exists() or shutil.which("java") is None:
-            return None
+        target = built(directory / "peer-pool-java")
+        if shutil.which("java") is None:
+            raise RuntimeError("it was not built")
         return ["java", "-Xms512m", "-Xmx512m", "-cp", f"{target}:{target}/jars/*", "PoolPeer",
                 name]
-    program = directory / f"peer-pool-{kind}"
-    return [str(program), name] if program.exists() else None
-
-
-def run(directory, name, threads, connections, ms, hold_us):
-    start = command(directory, name)
-    if start is None:
-        raise RuntimeError("it was not built")
-    done = subprocess.run([*start, str(threads), str(connections), str(ms), str(hold_us)],
-                          capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
-    return json.loads(done.stdout)
-
-
-def verdict(text, value, good, aim):
-    print(f"  {'ok   ' if good else 'SHORT'} {text}: {value:.2f} (aim {aim})")
+    return [built(directory / f"peer-pool-{kind}"), name]
 
 
 def report(options, case, rows, missing):
@@ -72,19 +53,14 @@ def report(options, case, rows, missing):
         line = f"  {name:<14}"
         for field in fields:
             values = [a[field] / (1000.0 * hold_us if hold_us else 1) for a in answers]
-            medians[name, field] = statistics.median(values)
             label = case if not hold_us else f"{case}-{field}"
-            with open(options.dir / "results.jsonl", "a", encoding="utf-8") as out:
-                print(json.dumps({"bench": "pool", "case": label, "subject": name, "unit": unit,
-                                  "median": statistics.median(values), "min": min(values),
-                                  "max": max(values), "runs": len(values)}), file=out)
+            medians[name, field] = record(options.dir, "pool", label, name, unit, values)
             line += f"{medians[name, field]:>10.2f}"
         if not hold_us:
             ns = [a["ns"] for a in answers]
             line += f"{1000.0 / medians[name, 'ns']:>10.2f}{min(ns):>10.2f}{max(ns):>10.2f}"
         print(line)
-    for name, why in missing.items():
-        print(f"  {name:<14}not measured: {why}")
+    not_measured(missing, 14)
     if OURS not in rows:
         return False
     if hold_us:
@@ -103,10 +79,7 @@ def report(options, case, rows, missing):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--dir", type=pathlib.Path, required=True)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--peers", type=int, default=1)
+    parser = arguments(rounds=7)
     parser.add_argument("--ms", type=int, default=400)
     parser.add_argument("cases", nargs="*", default=list(CASES))
     options = parser.parse_args()
@@ -114,21 +87,10 @@ def main():
     for case in options.cases or CASES:
         threads, connections, hold_us, floors = CASES[case]
         names = [OURS, *floors, *(PEERS if options.peers else [])]
-        rows, missing = {}, {}
-        for number in range(options.rounds):
-            turn = number % len(names)  # nobody always runs after the same one
-            for name in names[turn:] + names[:turn]:
-                if name in missing:
-                    continue
-                try:
-                    ms = options.ms * 4 if hold_us else options.ms
-                    rows.setdefault(name, []).append(
-                        run(options.dir, name, threads, connections, ms, hold_us))
-                except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as why:
-                    missing[name] = str(why)
-                    rows.pop(name, None)
-        ordered = {n: rows[n] for n in names if n in rows}
-        good = report(options, case, ordered, missing) and good
+        load = [threads, connections, options.ms * 4 if hold_us else options.ms, hold_us]
+        rows, missing = interleaved(names, options.rounds,
+                                    lambda name: answer([*command(options.dir, name), *load]))
+        good = report(options, case, rows, missing) and good
         sys.stdout.flush()
     return 0 if good else 1
 

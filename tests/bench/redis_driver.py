@@ -6,15 +6,15 @@ local server that keeps nothing on disk.
 Exit status: 0; 1 when ours could not be measured or gave a wrong answer.
 """
 
-import argparse
 import json
-import pathlib
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from session import arguments, built, free_port, not_measured, record
 
 # name: the program, and what it is
 SUBJECTS = {
@@ -26,12 +26,6 @@ SUBJECTS = {
 }
 CEILING = "redis-benchmark"
 CASES = {"one-1": 1, "many-32": 32}
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def start_server(directory, port):
@@ -49,12 +43,10 @@ def start_server(directory, port):
 def run(options, name, port, threads):
     if name == CEILING:
         return ceiling(port, threads)
-    program = options.dir / SUBJECTS[name][0]
-    if not program.exists():
-        raise RuntimeError("it was not built")
+    program = built(options.dir / SUBJECTS[name][0])
     done = subprocess.run([str(program), str(port), str(threads), str(options.ms)],
                           capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
+    if done.returncode:  # wrong answers are counted in what it printed
         raise RuntimeError((done.stderr.strip() or done.stdout.strip() or "no reason given")[-300:])
     return json.loads(done.stdout)
 
@@ -77,18 +69,13 @@ def report(options, case, rows, missing):
     medians = {}
     for name, answers in rows.items():
         rates = [a["ops_s"] for a in answers]
-        medians[name] = statistics.median(rates)
+        medians[name] = record(options.dir, "redis", case, name, "ops/s", rates)
         line = f"  {name:<20}{medians[name]:>10.0f}{min(rates):>10.0f}{max(rates):>10.0f}"
         for field in ["p50_us", "p99_us", "cpu_us"]:
             value = statistics.median(a[field] for a in answers)
             line += f"{value:>10.1f}" if value else f"{'-':>10}"
         print(line)
-        with open(options.dir / "results.jsonl", "a", encoding="utf-8") as out:
-            print(json.dumps({"bench": "redis", "case": case, "subject": name, "unit": "ops/s",
-                              "median": medians[name], "min": min(rates), "max": max(rates),
-                              "runs": len(rates)}), file=out)
-    for name, why in missing.items():
-        print(f"  {name:<20}not measured: {why}")
+    not_measured(missing, 20)
     ours = medians.get("libperf")
     if not ours:
         return False
@@ -104,10 +91,7 @@ def report(options, case, rows, missing):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--dir", type=pathlib.Path, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", type=int, default=1)
+    parser = arguments(rounds=5)
     parser.add_argument("--ms", type=int, default=1000)
     parser.add_argument("cases", nargs="*", default=list(CASES))
     options = parser.parse_args()

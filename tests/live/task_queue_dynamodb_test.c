@@ -13,11 +13,12 @@
 #include "../../src/task/queue_dynamodb.h"
 #include "queue_conformance.h"
 #include "queue_crash.h"
+#include "queue_fixture.h"
 #include "seams.h"
 #include "server.h"
 #include "test.h"
 
-enum { NOW = 1000000, LEASE = 30000, EXACT = 120, MEMORY_STEP = 37 };
+enum { EXACT = 120, MEMORY_STEP = 37 };
 
 static const perf_host own = PERF_HOST_INIT;
 
@@ -106,50 +107,6 @@ static int call(struct fixture *f, const char *operation, const char *json, char
     return rc;
 }
 
-static int put_for(struct perf__task_queue *queue, const char *id, int64_t keep_ms)
-{
-    int status;
-    perf_queue_task task = test_queue_task(id, NOW);
-    task.keep_ms = keep_ms;
-    task.max_attempts = -1;
-    perf__task_queue_enqueue(queue, &task, 1, NULL, NOW, &status, NULL);
-    return status;
-}
-
-static int put(struct perf__task_queue *queue, const char *id)
-{
-    return put_for(queue, id, 1000);
-}
-
-static int claim(struct fixture *f, struct perf__task_queue *queue, size_t max)
-{
-    const char *name = "q";
-    perf_queue_kind kind = {"k", 0, 0};
-    perf_queue_claim want = {sizeof want, &name, 1, &kind, 1, max, "w", NOW, LEASE};
-    perf__queue_reply_free(&f->reply);
-    return perf__task_queue_claim(queue, &want, &f->reply);
-}
-
-static int finish(struct perf__task_queue *queue, const char *id, uint64_t token)
-{
-    perf_queue_end end = {.struct_size = sizeof end,
-                          .id = id,
-                          .token = token,
-                          .state = PERF_TASK_SUCCEEDED,
-                          .now_ms = NOW,
-                          .error = "",
-                          .result = {"result", 6}};
-    int rc = perf__task_queue_finish(queue, &end, 1);
-    return rc ? rc : (int)end.outcome;
-}
-
-static int64_t state_of(struct fixture *f, const char *id)
-{
-    perf__queue_reply_free(&f->reply);
-    int rc = perf__task_queue_get(f->queue, id, &f->reply);
-    return rc == PERF_OK ? f->reply.tasks[0]->state : rc;
-}
-
 /* --------------------------------------------------------------------- location */
 
 Test(task_queue_dynamodb, location_is_checked)
@@ -188,8 +145,8 @@ static void prefixes_are_apart(struct fixture *f)
     empty(f);
     struct perf__task_queue *other = open_queue(f);
     cr_assert(put(first, "a") == PERF_OK, "%s", perf_last_error());
-    cr_assert(claim(f, other, 1) == PERF_MISS && put(other, "a") == PERF_OK);
-    cr_assert(claim(f, other, 1) == PERF_OK && claim(f, first, 1) == PERF_OK);
+    cr_assert(claim(other, 1, &f->reply) == PERF_MISS && put(other, "a") == PERF_OK);
+    cr_assert(claim(other, 1, &f->reply) == PERF_OK && claim(first, 1, &f->reply) == PERF_OK);
     perf__task_queue_close(other);
     perf__task_queue_close(first);
 }
@@ -199,7 +156,7 @@ static void others_work_on_it(struct fixture *f)
 {
     empty(f);
     struct perf__task_queue *first = open_queue(f), *other = open_queue(f);
-    cr_assert(put(first, "a") == PERF_OK && claim(f, other, 1) == PERF_OK);
+    cr_assert(put(first, "a") == PERF_OK && claim(other, 1, &f->reply) == PERF_OK);
     uint64_t token = f->reply.tasks[0]->token;
     /* Its end, by a handle that did not claim it. */
     perf_queue_beat beat = {.struct_size = sizeof beat,
@@ -211,7 +168,7 @@ static void others_work_on_it(struct fixture *f)
     cr_assert(finish(first, "a", token) == PERF_OK, "%s", perf_last_error());
     cr_assert(finish(other, "a", token) == PERF_ECONFLICT);
     /* What somebody asks for reaches who runs it. */
-    cr_assert(put(first, "b") == PERF_OK && claim(f, other, 1) == PERF_OK);
+    cr_assert(put(first, "b") == PERF_OK && claim(other, 1, &f->reply) == PERF_OK);
     token = f->reply.tasks[0]->token;
     cr_assert(perf__task_queue_control(first, PERF_QUEUE_CANCEL, "b", NOW, NULL) == PERF_OK);
     beat = (perf_queue_beat){.struct_size = sizeof beat,
@@ -270,17 +227,17 @@ static void foreign_items_are_named(struct fixture *f)
                  "\"UpdateExpression\":\"%s",
                  pk, damages[i]);
         cr_assert(call(f, "UpdateItem", json, NULL, 0) == PERF_OK, "%s", perf_last_error());
-        cr_assert(state_of(f, id) == PERF_ECORRUPT, "%zu", i);
+        cr_assert(state_of(f->queue, id, &f->reply) == PERF_ECORRUPT, "%zu", i);
         cr_assert(strstr(perf_last_error(), id) || i == 5, "%s", perf_last_error());
     }
     int given = 0;
-    while (claim(f, f->queue, 20) == PERF_OK)
+    while (claim(f->queue, 20, &f->reply) == PERF_OK)
         for (size_t i = 0; i < f->reply.count; i++)
             given += !strcmp(f->reply.tasks[i]->id, "a") || !strcmp(f->reply.tasks[i]->id, "b");
     cr_assert(given == 2, "the others go on");
     perf_queue_swept swept;
     perf__task_queue_sweep(f->queue, NOW + 10 * LEASE, 100, &swept);
-    cr_assert(claim(f, f->queue, 20) == PERF_OK, "%s", perf_last_error());
+    cr_assert(claim(f->queue, 20, &f->reply) == PERF_OK, "%s", perf_last_error());
     perf__task_queue_close(f->queue);
 }
 
@@ -292,7 +249,8 @@ static void damaged_ones_keep_nobody_back(struct fixture *f)
     empty(f);
     f->queue = open_queue(f);
     for (int i = 0; i < 2; i++) {
-        cr_assert(put(f->queue, i ? "b" : "a") == PERF_OK && claim(f, f->queue, 1) == PERF_OK);
+        cr_assert(put(f->queue, i ? "b" : "a") == PERF_OK &&
+                  claim(f->queue, 1, &f->reply) == PERF_OK);
         perf_queue_end end = {.struct_size = sizeof end,
                               .id = f->reply.tasks[0]->id,
                               .token = f->reply.tasks[0]->token,
@@ -309,7 +267,7 @@ static void damaged_ones_keep_nobody_back(struct fixture *f)
     cr_assert(perf__task_queue_control(f->queue, PERF_QUEUE_REDRIVE_ALL, "q", NOW, &n) ==
               PERF_ECORRUPT);
     cr_assert(strstr(perf_last_error(), "\"b\"") && n == 1, "%s", perf_last_error());
-    cr_assert(state_of(f, "a") == PERF_TASK_QUEUED);
+    cr_assert(state_of(f->queue, "a", &f->reply) == PERF_TASK_QUEUED);
     perf__task_queue_close(f->queue);
 }
 
@@ -328,9 +286,10 @@ static void long_ones_come_a_few_at_a_time(struct fixture *f)
         cr_assert(perf__task_queue_enqueue(f->queue, &task, 1, NULL, NOW, &status, NULL) == PERF_OK,
                   "%s", perf_last_error());
     }
-    cr_assert(claim(f, f->queue, 10) == PERF_OK && f->reply.count == 2, "%zu", f->reply.count);
+    cr_assert(claim(f->queue, 10, &f->reply) == PERF_OK && f->reply.count == 2, "%zu",
+              f->reply.count);
     cr_assert(f->reply.tasks[1]->payload.len == LONG);
-    cr_assert(claim(f, f->queue, 10) == PERF_OK && f->reply.count == 1);
+    cr_assert(claim(f->queue, 10, &f->reply) == PERF_OK && f->reply.count == 1);
     perf__task_queue_close(f->queue);
     free(zeros);
 }
@@ -357,7 +316,7 @@ static void nothing_is_left_behind(struct fixture *f)
     task.payload = (perf_bytes){noise, LONG};
     cr_assert(perf__task_queue_enqueue(f->queue, &task, 1, NULL, NOW, &status, NULL) == PERF_OK,
               "%s", perf_last_error());
-    cr_assert(claim(f, f->queue, 1) == PERF_OK && f->reply.tasks[0]->payload.len == LONG);
+    cr_assert(claim(f->queue, 1, &f->reply) == PERF_OK && f->reply.tasks[0]->payload.len == LONG);
     cr_assert(!memcmp(f->reply.tasks[0]->payload.data, noise, LONG));
     cr_assert_str_eq(f->reply.tasks[0]->user, task.user);
     cr_assert(finish(f->queue, "a", f->reply.tasks[0]->token) == PERF_OK);
@@ -384,7 +343,8 @@ static void half_end(struct fixture *f)
     int status;
     perf_queue_task task = test_queue_task("b", NOW);
     task.after = "a";
-    cr_assert(put_for(f->queue, "a", INT64_MAX) == PERF_OK && claim(f, f->queue, 1) == PERF_OK);
+    cr_assert(put_for(f->queue, "a", INT64_MAX) == PERF_OK &&
+              claim(f->queue, 1, &f->reply) == PERF_OK);
     cr_assert(perf__task_queue_enqueue(f->queue, &task, 1, NULL, NOW, &status, NULL) == PERF_OK);
     snprintf(json, sizeof json,
              "{\"TableName\":\"tasks\",\"Key\":{\"pk\":{\"S\":\"p%d|t|a\"},\"sk\":{\"S\":\"0\"}},"
@@ -394,7 +354,7 @@ static void half_end(struct fixture *f)
              "\"p%d|x\"},\":1\":{\"N\":\"1\"}}}",
              f->prefixes, f->prefixes, NOW, f->prefixes);
     cr_assert(call(f, "UpdateItem", json, NULL, 0) == PERF_OK, "%s", perf_last_error());
-    cr_assert(state_of(f, "b") == PERF_TASK_WAITING);
+    cr_assert(state_of(f->queue, "b", &f->reply) == PERF_TASK_WAITING);
 }
 
 /* A step was done and the next was not: sweeps make it good. */
@@ -404,8 +364,9 @@ static void half_done_ends_are_completed(struct fixture *f)
     perf_queue_swept swept;
     cr_assert(perf__task_queue_sweep(f->queue, NOW + LEASE, 10, &swept) == PERF_OK, "%s",
               perf_last_error());
-    cr_assert(state_of(f, "b") == PERF_TASK_QUEUED, "%d", (int)state_of(f, "b"));
-    cr_assert(claim(f, f->queue, 1) == PERF_OK && !strcmp(f->reply.tasks[0]->id, "b"));
+    cr_assert(state_of(f->queue, "b", &f->reply) == PERF_TASK_QUEUED, "%d",
+              (int)state_of(f->queue, "b", &f->reply));
+    cr_assert(claim(f->queue, 1, &f->reply) == PERF_OK && !strcmp(f->reply.tasks[0]->id, "b"));
     perf__task_queue_close(f->queue);
 }
 
@@ -415,7 +376,8 @@ static void half_done_ends_are_completed_before_they_go(struct fixture *f)
     half_end(f);
     cr_assert(perf__task_queue_control(f->queue, PERF_QUEUE_REMOVE, "a", NOW, NULL) == PERF_OK,
               "%s", perf_last_error());
-    cr_assert(state_of(f, "a") == PERF_MISS && state_of(f, "b") == PERF_TASK_QUEUED);
+    cr_assert(state_of(f->queue, "a", &f->reply) == PERF_MISS &&
+              state_of(f->queue, "b", &f->reply) == PERF_TASK_QUEUED);
     perf__task_queue_close(f->queue);
 }
 
@@ -470,7 +432,7 @@ static void own_pauses_are_known_at_once(struct fixture *f)
     pthread_cond_broadcast(&held_back.changed);
     pthread_mutex_unlock(&held_back.mutex);
     pthread_join(thread, NULL);
-    cr_assert(claim(f, f->queue, 1) == PERF_MISS);
+    cr_assert(claim(f->queue, 1, &f->reply) == PERF_MISS);
     perf__task_queue_close(f->queue);
     f->host = before;
 }
@@ -488,23 +450,22 @@ struct figure {
 static void *submit_and_work(void *arg)
 {
     struct figure *g = arg;
-    struct fixture mine = *g->f;
-    mine.reply = (perf_queue_reply){.allocator = &g->f->host.allocator};
+    perf_queue_reply reply = {.allocator = &g->f->host.allocator};
     for (int i = g->from; i < g->from + g->count; i++) {
         char id[16];
         snprintf(id, sizeof id, "%d", i);
         cr_assert(put_for(g->queue, id, INT64_MAX) == PERF_OK, "%s", perf_last_error());
     }
     while (*g->ended < g->wanted) {
-        if (claim(&mine, g->queue, 8) != PERF_OK)
+        if (claim(g->queue, 8, &reply) != PERF_OK)
             continue;
-        for (size_t i = 0; i < mine.reply.count; i++) {
-            const perf_queue_task *t = mine.reply.tasks[i];
+        for (size_t i = 0; i < reply.count; i++) {
+            const perf_queue_task *t = reply.tasks[i];
             cr_assert(finish(g->queue, t->id, t->token) == PERF_OK, "%s", perf_last_error());
             ++*g->ended;
         }
     }
-    perf__queue_reply_free(&mine.reply);
+    perf__queue_reply_free(&reply);
     return NULL;
 }
 
@@ -559,9 +520,8 @@ struct survivor {
 static void *survive(void *arg)
 {
     struct survivor *w = arg;
-    struct fixture mine = *w->f;
+    perf_queue_reply reply = {.allocator = &w->f->host.allocator};
     int64_t now = NOW;
-    mine.reply = (perf_queue_reply){.allocator = &w->f->host.allocator};
     for (int n = w->from; *w->ended < w->wanted;) {
         char id[16];
         if (n < w->wanted) {
@@ -572,14 +532,14 @@ static void *survive(void *arg)
                 n += 2;
             }
         }
-        if (claim(&mine, w->f->queue, 4) != PERF_OK) {
+        if (claim(w->f->queue, 4, &reply) != PERF_OK) {
             /* What a lost reply claimed comes back when its lease is over. */
             perf_queue_swept swept;
             perf__task_queue_sweep(w->f->queue, now += 2 * LEASE, 100, &swept);
             continue;
         }
-        for (size_t i = 0; i < mine.reply.count; i++) {
-            const perf_queue_task *t = mine.reply.tasks[i];
+        for (size_t i = 0; i < reply.count; i++) {
+            const perf_queue_task *t = reply.tasks[i];
             int rc;
             do
                 rc = finish(w->f->queue, t->id, t->token);
@@ -588,7 +548,7 @@ static void *survive(void *arg)
             *w->ended += rc == PERF_OK;
         }
     }
-    perf__queue_reply_free(&mine.reply);
+    perf__queue_reply_free(&reply);
     return NULL;
 }
 
@@ -627,7 +587,7 @@ Test(task_queue_dynamodb, server_dies_and_comes_back_without_loss)
         char id[16];
         snprintf(id, sizeof id, "%d", n);
         cr_assert(stored[n] && done[n] <= 1, "task %d: %d, ended %d times", n, stored[n], done[n]);
-        cr_assert(state_of(&f, id) == PERF_TASK_SUCCEEDED, "task %d", n);
+        cr_assert(state_of(f.queue, id, &f.reply) == PERF_TASK_SUCCEEDED, "task %d", n);
         cr_assert(f.reply.tasks[0]->result.len == 6);
     }
     perf__task_queue_close(f.queue);

@@ -10,11 +10,10 @@
 #include "../../src/base/sync.h"
 #include "queue_conformance.h"
 #include "queue_crash.h"
+#include "queue_fixture.h"
 #include "seams.h"
 #include "server.h"
 #include "test.h"
-
-enum { NOW = 1000000, LEASE = 30000 };
 
 /* --------------------------------------------------------------------- promises */
 
@@ -114,50 +113,6 @@ static void tear_down(struct fixture *f)
     test_server_stop(f->server);
 }
 
-static int put_for(struct perf__task_queue *queue, const char *id, int64_t keep_ms)
-{
-    int status;
-    perf_queue_task task = test_queue_task(id, NOW);
-    task.keep_ms = keep_ms;
-    task.max_attempts = -1;
-    perf__task_queue_enqueue(queue, &task, 1, NULL, NOW, &status, NULL);
-    return status;
-}
-
-static int put(struct perf__task_queue *queue, const char *id)
-{
-    return put_for(queue, id, 1000);
-}
-
-static int claim(struct fixture *f, struct perf__task_queue *queue, size_t max)
-{
-    const char *name = "q";
-    perf_queue_kind kind = {"k", 0, 0};
-    perf_queue_claim want = {sizeof want, &name, 1, &kind, 1, max, "w", NOW, LEASE};
-    perf__queue_reply_free(&f->reply);
-    return perf__task_queue_claim(queue, &want, &f->reply);
-}
-
-static int finish(struct perf__task_queue *queue, const char *id, uint64_t token)
-{
-    perf_queue_end end = {.struct_size = sizeof end,
-                          .id = id,
-                          .token = token,
-                          .state = PERF_TASK_SUCCEEDED,
-                          .now_ms = NOW,
-                          .error = "",
-                          .result = {"result", 6}};
-    int rc = perf__task_queue_finish(queue, &end, 1);
-    return rc ? rc : (int)end.outcome;
-}
-
-static int64_t state_of(struct fixture *f, const char *id)
-{
-    perf__queue_reply_free(&f->reply);
-    int rc = perf__task_queue_get(f->queue, id, &f->reply);
-    return rc == PERF_OK ? f->reply.tasks[0]->state : rc;
-}
-
 /* ---------------------------------------------------------------------- location */
 
 Test(task_queue_redis, location_is_checked)
@@ -222,8 +177,8 @@ Test(task_queue_redis, prefixes_are_apart)
     set_up(&f, NULL);
     struct perf__task_queue *other = open_at(&f, "/0?prefix=other");
     cr_assert(put(f.queue, "a") == PERF_OK);
-    cr_assert(claim(&f, other, 1) == PERF_MISS && put(other, "a") == PERF_OK);
-    cr_assert(claim(&f, other, 1) == PERF_OK && claim(&f, f.queue, 1) == PERF_OK);
+    cr_assert(claim(other, 1, &f.reply) == PERF_MISS && put(other, "a") == PERF_OK);
+    cr_assert(claim(other, 1, &f.reply) == PERF_OK && claim(f.queue, 1, &f.reply) == PERF_OK);
     cr_assert(test_redis_says(f.server, "1", "EXISTS {other}tasks:t:a"));
     perf__task_queue_close(other);
     tear_down(&f);
@@ -240,13 +195,12 @@ struct waiter {
 static void *wait_for_one(void *arg)
 {
     struct waiter *w = arg;
-    struct fixture own = *w->f;
-    own.reply = (perf_queue_reply){.allocator = &w->f->host.allocator};
-    while (claim(&own, w->queue, 1) == PERF_MISS)
+    perf_queue_reply reply = {.allocator = &w->f->host.allocator};
+    while (claim(w->queue, 1, &reply) == PERF_MISS)
         cr_assert(perf__task_queue_wait(w->queue, 60000) == PERF_OK);
     clock_gettime(CLOCK_MONOTONIC, &w->woken);
-    cr_assert(own.reply.count == 1);
-    perf__queue_reply_free(&own.reply);
+    cr_assert(reply.count == 1);
+    perf__queue_reply_free(&reply);
     return NULL;
 }
 
@@ -258,7 +212,7 @@ Test(task_queue_redis, who_waits_hears_of_others)
     pthread_t thread;
     set_up(&f, NULL);
     struct waiter w = {.f = &f, .queue = open_at(&f, "")};
-    cr_assert(put(f.queue, "first") == PERF_OK && claim(&f, f.queue, 1) == PERF_OK);
+    cr_assert(put(f.queue, "first") == PERF_OK && claim(f.queue, 1, &f.reply) == PERF_OK);
     cr_assert(!pthread_create(&thread, NULL, wait_for_one, &w));
     while (!test_redis_says(f.server, "{perf}tasks:news\n1", "PUBSUB NUMSUB {perf}tasks:news"))
         continue;
@@ -283,15 +237,15 @@ Test(task_queue_redis, foreign_keys_are_named)
     cr_assert(test_redis_says(f.server, "OK", "SET {perf}tasks:t:a foreign"));
     cr_assert(put(f.queue, "a") == PERF_ECORRUPT);
     cr_assert(strstr(perf_last_error(), "{perf}tasks:t:a") != NULL, "%s", perf_last_error());
-    cr_assert(state_of(&f, "a") == PERF_ECORRUPT);
+    cr_assert(state_of(f.queue, "a", &f.reply) == PERF_ECORRUPT);
     cr_assert(strstr(perf_last_error(), "{perf}tasks:t:a") != NULL, "%s", perf_last_error());
 
     cr_assert(put(f.queue, "b") == PERF_OK && put(f.queue, "c") == PERF_OK);
     cr_assert(test_redis_says(f.server, "1", "HSET {perf}tasks:t:b attempts nonsense"));
     cr_assert(test_redis_says(f.server, "1", "HSET {perf}tasks:t:b max x attempts y ended z"));
-    cr_assert(state_of(&f, "b") == PERF_ECORRUPT);
+    cr_assert(state_of(f.queue, "b", &f.reply) == PERF_ECORRUPT);
     cr_assert(strstr(perf_last_error(), "{perf}tasks:t:b") != NULL, "%s", perf_last_error());
-    cr_assert(claim(&f, f.queue, 5) == PERF_OK, "%s", perf_last_error());
+    cr_assert(claim(f.queue, 5, &f.reply) == PERF_OK, "%s", perf_last_error());
     cr_assert(f.reply.count == 1 && !strcmp(f.reply.tasks[0]->id, "c"), "the others go on");
 
     cr_assert(test_redis_says(f.server, "1", "DEL {perf}tasks:all"));
@@ -322,7 +276,8 @@ Test(task_queue_redis, damaged_indexes_are_passed_by)
     cr_assert(perf__task_queue_sweep(f.queue, NOW, 100, &swept) == PERF_OK, "%s",
               perf_last_error());
     cr_assert(!swept.rescued && !swept.removed);
-    cr_assert(claim(&f, f.queue, 10) == PERF_OK && f.reply.count == 1, "%s", perf_last_error());
+    cr_assert(claim(f.queue, 10, &f.reply) == PERF_OK && f.reply.count == 1, "%s",
+              perf_last_error());
     cr_assert(finish(f.queue, "a", f.reply.tasks[0]->token) == PERF_OK);
     perf__queue_reply_free(&f.reply);
     cr_assert(perf__task_queue_find(f.queue, &filter, &f.reply) == PERF_OK, "%s",
@@ -339,7 +294,7 @@ Test(task_queue_redis, full_server_still_works_off)
     cr_assert(put(f.queue, "a") == PERF_OK);
     cr_assert(test_redis_says(f.server, "OK", "CONFIG SET maxmemory 1"));
     cr_assert(put(f.queue, "b") == PERF_ETHROTTLED, "%s", perf_last_error());
-    cr_assert(claim(&f, f.queue, 1) == PERF_OK, "%s", perf_last_error());
+    cr_assert(claim(f.queue, 1, &f.reply) == PERF_OK, "%s", perf_last_error());
     cr_assert(finish(f.queue, "a", f.reply.tasks[0]->token) == PERF_OK, "%s", perf_last_error());
     perf_queue_swept swept;
     cr_assert(perf__task_queue_sweep(f.queue, NOW + 1000, 10, &swept) == PERF_OK);
@@ -361,7 +316,7 @@ Test(task_queue_redis, nothing_is_left_behind)
     task.limit = 1;
     int status;
     cr_assert(perf__task_queue_enqueue(f.queue, &task, 1, NULL, NOW, &status, NULL) == PERF_OK);
-    cr_assert(claim(&f, f.queue, 1) == PERF_OK);
+    cr_assert(claim(f.queue, 1, &f.reply) == PERF_OK);
     cr_assert(finish(f.queue, "a", f.reply.tasks[0]->token) == PERF_OK);
     perf_queue_swept swept;
     cr_assert(perf__task_queue_sweep(f.queue, NOW + 1000, 10, &swept) == PERF_OK);
@@ -431,8 +386,7 @@ struct client_run {
 static void *work(void *arg)
 {
     struct client_run *run = arg;
-    struct fixture own = *run->f;
-    own.reply = (perf_queue_reply){.allocator = &run->f->host.allocator};
+    perf_queue_reply reply = {.allocator = &run->f->host.allocator};
     for (int n = run->first; *run->ended < run->wanted;) {
         char id[16];
         if (n < run->wanted) {
@@ -443,10 +397,10 @@ static void *work(void *arg)
                 n += run->step;
             }
         }
-        if (claim(&own, run->queue, 2) != PERF_OK)
+        if (claim(run->queue, 2, &reply) != PERF_OK)
             continue;
-        for (size_t i = 0; i < own.reply.count; i++) {
-            const perf_queue_task *t = own.reply.tasks[i];
+        for (size_t i = 0; i < reply.count; i++) {
+            const perf_queue_task *t = reply.tasks[i];
             int rc;
             do
                 rc = finish(run->queue, t->id, t->token);
@@ -454,7 +408,7 @@ static void *work(void *arg)
             run->done[atoi(t->id)] += rc == PERF_OK;
         }
     }
-    perf__queue_reply_free(&own.reply);
+    perf__queue_reply_free(&reply);
     return NULL;
 }
 
@@ -495,7 +449,7 @@ Test(task_queue_redis, server_dies_and_comes_back_without_loss)
         char id[16];
         snprintf(id, sizeof id, "%d", n);
         cr_assert(stored[n] && done[n] <= 1, "task %d: %d, ended %d times", n, stored[n], done[n]);
-        cr_assert(state_of(&f, id) == PERF_TASK_SUCCEEDED, "task %d", n);
+        cr_assert(state_of(f.queue, id, &f.reply) == PERF_TASK_SUCCEEDED, "task %d", n);
         cr_assert(f.reply.tasks[0]->result.len == 6);
     }
     cr_assert(counts.by_state[PERF_TASK_SUCCEEDED] == TASKS, "%d",

@@ -28,14 +28,19 @@ static void tell(void *ctx, const perf_alert_event *event)
                  "no lock is held");
 }
 
+static void open_with(struct told *t, perf_alerts_options o)
+{
+    o.host = test_host_init(&t->th);
+    cr_assert_eq(perf_alerts_open(&o, &t->alerts), PERF_OK, "%s", perf_last_error());
+}
+
 static void begin(struct told *t)
 {
     perf_alerts_options o = PERF_ALERTS_OPTIONS_INIT;
-    memset(t, 0, sizeof *t);
-    o.host = test_host_init(&t->th);
+    *t = (struct told){.alerts = NULL};
     o.on_event = tell;
     o.on_event_ctx = t;
-    cr_assert_eq(perf_alerts_open(&o, &t->alerts), PERF_OK, "%s", perf_last_error());
+    open_with(t, o);
 }
 
 static void end(struct told *t)
@@ -51,6 +56,13 @@ static uint64_t add(struct told *t, const perf_alert_rule *rule)
     return id;
 }
 
+/* Most tests have one rule. */
+static uint64_t begin_with(struct told *t, perf_alert_rule rule)
+{
+    begin(t);
+    return add(t, &rule);
+}
+
 static perf_alert_status status_of(struct told *t, uint64_t id)
 {
     perf_alert_status s = PERF_ALERT_STATUS_INIT;
@@ -63,24 +75,51 @@ static int state(struct told *t, uint64_t id)
     return (int)status_of(t, id).state;
 }
 
-static void feed(struct told *t, uint64_t id, double value)
+/* These three return the state that the rule is in then. */
+static int feed(struct told *t, uint64_t id, double value)
 {
     cr_assert_eq(perf_alerts_feed(t->alerts, id, value), PERF_OK, "%s", perf_last_error());
+    return state(t, id);
 }
 
-static void pass(struct told *t, int64_t ms)
+static int feed_counts(struct told *t, uint64_t id, uint64_t good, uint64_t bad)
+{
+    cr_assert_eq(perf_alerts_feed_counts(t->alerts, id, good, bad), PERF_OK, "%s",
+                 perf_last_error());
+    return state(t, id);
+}
+
+static int pass(struct told *t, uint64_t id, int64_t ms)
 {
     test_host_advance(&t->th, ms);
     cr_assert_eq(perf_alerts_tick(t->alerts), PERF_OK);
+    return state(t, id);
+}
+
+static void feed_to(struct told *t, const char *name, const char *subject, double value)
+{
+    cr_assert_eq(perf_alerts_feed_to(t->alerts, name, subject, value), PERF_OK, "%s",
+                 perf_last_error());
+}
+
+/* So many notices by now, and the last was of this. */
+static bool was_told(const struct told *t, int count, int64_t from, int64_t to)
+{
+    return t->count == count && t->last.from == from && t->last.to == to;
+}
+
+static perf_alert_rule rule_of(int64_t kind, double threshold)
+{
+    perf_alert_rule r = PERF_ALERT_RULE_INIT;
+    r.name = "x";
+    r.kind = kind;
+    r.threshold = threshold;
+    return r;
 }
 
 static perf_alert_rule above(double threshold)
 {
-    perf_alert_rule r = PERF_ALERT_RULE_INIT;
-    r.name = "x";
-    r.kind = PERF_ALERT_ABOVE;
-    r.threshold = threshold;
-    return r;
+    return rule_of(PERF_ALERT_ABOVE, threshold);
 }
 
 /* --------------------------------------------------------------- thresholds */
@@ -88,73 +127,55 @@ static perf_alert_rule above(double threshold)
 Test(monitor_alert, at_once_and_back)
 {
     struct told t;
-    begin(&t);
-    perf_alert_rule r = above(10);
-    uint64_t id = add(&t, &r);
-    feed(&t, id, 10);
-    cr_assert(state(&t, id) == PERF_ALERT_OK && !t.count, "not above");
-    feed(&t, id, 10.5);
-    cr_assert(state(&t, id) == PERF_ALERT_FIRING && t.count == 1);
-    cr_assert(t.last.to == PERF_ALERT_FIRING && t.last.from == PERF_ALERT_OK &&
-              t.last.value == 10.5 && t.last.threshold == 10 && t.last.rule == id &&
+    uint64_t id = begin_with(&t, above(10));
+    cr_assert(feed(&t, id, 10) == PERF_ALERT_OK && !t.count, "not above");
+    cr_assert_eq(feed(&t, id, 10.5), PERF_ALERT_FIRING);
+    cr_assert(was_told(&t, 1, PERF_ALERT_OK, PERF_ALERT_FIRING));
+    cr_assert(t.last.value == 10.5 && t.last.threshold == 10 && t.last.rule == id &&
               t.last.sequence == 1 && !strcmp(t.last.name, "x") && !t.last.subject[0] &&
               t.last.time_ms == t.th.realtime_ms);
-    pass(&t, 61000);
-    feed(&t, id, 9);
-    cr_assert(state(&t, id) == PERF_ALERT_RESOLVED && t.count == 2 &&
-              t.last.to == PERF_ALERT_RESOLVED && t.last.from == PERF_ALERT_FIRING);
-    pass(&t, 60000);
-    cr_assert(state(&t, id) == PERF_ALERT_OK && t.count == 2);
+    pass(&t, id, 61000);
+    cr_assert_eq(feed(&t, id, 9), PERF_ALERT_RESOLVED);
+    cr_assert(was_told(&t, 2, PERF_ALERT_FIRING, PERF_ALERT_RESOLVED));
+    cr_assert(pass(&t, id, 60000) == PERF_ALERT_OK && t.count == 2);
     end(&t);
 }
 
 Test(monitor_alert, below)
 {
     struct told t;
-    begin(&t);
-    perf_alert_rule r = above(5);
-    r.kind = PERF_ALERT_BELOW;
+    perf_alert_rule r = rule_of(PERF_ALERT_BELOW, 5);
     r.hysteresis = 2;
-    uint64_t id = add(&t, &r);
-    feed(&t, id, 4);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
-    feed(&t, id, 6);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING, "not yet by the hysteresis");
-    feed(&t, id, 7);
-    cr_assert_eq(state(&t, id), PERF_ALERT_RESOLVED);
+    uint64_t id = begin_with(&t, r);
+    cr_assert_eq(feed(&t, id, 4), PERF_ALERT_FIRING);
+    cr_assert_eq(feed(&t, id, 6), PERF_ALERT_FIRING, "not yet by the hysteresis");
+    cr_assert_eq(feed(&t, id, 7), PERF_ALERT_RESOLVED);
     end(&t);
 }
 
 Test(monitor_alert, for_so_long_and_cleared_for_so_long)
 {
     struct told t;
-    begin(&t);
     perf_alert_rule r = above(10);
     r.hysteresis = 3;
     r.for_ms = 5000;
     r.clear_for_ms = 4000;
     r.interval_ms = -1;
-    uint64_t id = add(&t, &r);
+    uint64_t id = begin_with(&t, r);
+    cr_assert_eq(feed(&t, id, 11), PERF_ALERT_PENDING);
+    pass(&t, id, 4999);
+    cr_assert_eq(feed(&t, id, 9), PERF_ALERT_OK, "not above: from the beginning");
     feed(&t, id, 11);
-    cr_assert_eq(state(&t, id), PERF_ALERT_PENDING);
-    pass(&t, 4999);
-    feed(&t, id, 9); /* not above: from the beginning */
-    cr_assert_eq(state(&t, id), PERF_ALERT_OK);
-    feed(&t, id, 11);
-    pass(&t, 4999);
-    cr_assert(state(&t, id) == PERF_ALERT_PENDING && !t.count);
-    pass(&t, 1); /* the last value stands */
-    cr_assert(state(&t, id) == PERF_ALERT_FIRING && t.count == 1);
-    feed(&t, id, 8); /* below the threshold, and not by the hysteresis */
-    pass(&t, 10000);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
+    cr_assert(pass(&t, id, 4999) == PERF_ALERT_PENDING && !t.count);
+    cr_assert(pass(&t, id, 1) == PERF_ALERT_FIRING && t.count == 1, "the last value stands");
+    feed(&t, id, 8);
+    cr_assert_eq(pass(&t, id, 10000), PERF_ALERT_FIRING, "below, and not by the hysteresis");
     feed(&t, id, 7);
-    pass(&t, 3999);
+    pass(&t, id, 3999);
     feed(&t, id, 8); /* from the beginning */
     feed(&t, id, 7);
-    pass(&t, 3999);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
-    pass(&t, 1);
+    cr_assert_eq(pass(&t, id, 3999), PERF_ALERT_FIRING);
+    pass(&t, id, 1);
     cr_assert(t.count == 2 && t.last.to == PERF_ALERT_RESOLVED);
     end(&t);
 }
@@ -162,66 +183,53 @@ Test(monitor_alert, for_so_long_and_cleared_for_so_long)
 Test(monitor_alert, mean_of_a_window)
 {
     struct told t;
-    begin(&t);
     perf_alert_rule r = above(100);
     r.window_ms = 60000;
     r.min_count = 10;
-    uint64_t id = add(&t, &r);
+    uint64_t id = begin_with(&t, r);
     for (int i = 0; i < 9; i++)
-        feed(&t, id, 1000);
-    cr_assert_eq(state(&t, id), PERF_ALERT_OK, "too few");
-    feed(&t, id, 1000);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
+        cr_assert_eq(feed(&t, id, 1000), PERF_ALERT_OK, "too few");
+    cr_assert_eq(feed(&t, id, 1000), PERF_ALERT_FIRING);
     for (int i = 0; i < 90; i++)
         feed(&t, id, 0);
     cr_assert(status_of(&t, id).value == 100 && state(&t, id) == PERF_ALERT_RESOLVED, "%g",
               status_of(&t, id).value);
-    feed(&t, id, 1e6);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
-    pass(&t, 56000);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
-    pass(&t, 4000); /* nothing is left in the window */
-    cr_assert_eq(state(&t, id), PERF_ALERT_RESOLVED);
+    cr_assert_eq(feed(&t, id, 1e6), PERF_ALERT_FIRING);
+    cr_assert_eq(pass(&t, id, 56000), PERF_ALERT_FIRING);
+    cr_assert_eq(pass(&t, id, 4000), PERF_ALERT_RESOLVED, "nothing is left in the window");
     end(&t);
 }
 
 Test(monitor_alert, share_of_errors)
 {
     struct told t;
-    begin(&t);
     perf_alert_rule r = above(0.05);
     r.window_ms = 10000;
-    uint64_t id = add(&t, &r);
-    cr_assert_eq(perf_alerts_feed_counts(t.alerts, id, 95, 5), PERF_OK);
-    cr_assert_eq(state(&t, id), PERF_ALERT_OK);
-    cr_assert_eq(perf_alerts_feed_counts(t.alerts, id, 0, 1), PERF_OK);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
+    uint64_t id = begin_with(&t, r);
+    cr_assert_eq(feed_counts(&t, id, 95, 5), PERF_ALERT_OK);
+    cr_assert_eq(feed_counts(&t, id, 0, 1), PERF_ALERT_FIRING);
     end(&t);
 }
 
 Test(monitor_alert, missing_data)
 {
     struct told t;
-    begin(&t);
     perf_alert_rule r = above(10);
     r.missing_ms = 30000;
     r.interval_ms = -1;
-    uint64_t id = add(&t, &r);
-    pass(&t, 29999);
-    cr_assert_eq(state(&t, id), PERF_ALERT_OK);
-    pass(&t, 1);
-    cr_assert(state(&t, id) == PERF_ALERT_MISSING && t.count == 1 &&
-              t.last.to == PERF_ALERT_MISSING);
-    pass(&t, 100000);
+    uint64_t id = begin_with(&t, r);
+    cr_assert_eq(pass(&t, id, 29999), PERF_ALERT_OK);
+    cr_assert_eq(pass(&t, id, 1), PERF_ALERT_MISSING);
+    cr_assert(was_told(&t, 1, PERF_ALERT_OK, PERF_ALERT_MISSING));
+    pass(&t, id, 100000);
     cr_assert_eq(t.count, 1);
-    feed(&t, id, 1);
-    cr_assert(state(&t, id) == PERF_ALERT_OK && t.count == 2 && t.last.to == PERF_ALERT_OK &&
-              t.last.from == PERF_ALERT_MISSING);
+    cr_assert_eq(feed(&t, id, 1), PERF_ALERT_OK);
+    cr_assert(was_told(&t, 2, PERF_ALERT_MISSING, PERF_ALERT_OK));
     feed(&t, id, 11);
-    pass(&t, 30000);
-    cr_assert(t.count == 4 && t.last.from == PERF_ALERT_FIRING && t.last.to == PERF_ALERT_MISSING);
+    pass(&t, id, 30000);
+    cr_assert(was_told(&t, 4, PERF_ALERT_FIRING, PERF_ALERT_MISSING));
     feed(&t, id, 11);
-    cr_assert(t.count == 5 && t.last.to == PERF_ALERT_FIRING);
+    cr_assert(was_told(&t, 5, PERF_ALERT_MISSING, PERF_ALERT_FIRING));
     end(&t);
 }
 
@@ -230,22 +238,20 @@ Test(monitor_alert, missing_data)
 Test(monitor_alert, flapping_is_told_once_in_an_interval)
 {
     struct told t;
-    begin(&t);
-    perf_alert_rule r = above(10);
-    uint64_t id = add(&t, &r);
+    uint64_t id = begin_with(&t, above(10));
     for (int i = 0; i < 50; i++) { /* 50 s */
         feed(&t, id, i % 2 ? 5 : 15);
-        pass(&t, 1000);
+        pass(&t, id, 1000);
     }
     cr_assert(t.count == 1 && t.last.to == PERF_ALERT_FIRING);
     cr_assert(status_of(&t, id).fired == 25 && state(&t, id) == PERF_ALERT_RESOLVED);
-    pass(&t, 9999);
+    pass(&t, id, 9999);
     cr_assert_eq(t.count, 1);
-    pass(&t, 1); /* what was told is no longer so */
+    pass(&t, id, 1); /* what was told is no longer so */
     cr_assert(t.count == 2 && t.last.to == PERF_ALERT_RESOLVED && t.last.suppressed == 48, "%llu",
               (unsigned long long)t.last.suppressed);
     cr_assert(status_of(&t, id).suppressed == 48 && status_of(&t, id).told == 2);
-    pass(&t, 600000);
+    pass(&t, id, 600000);
     cr_assert_eq(t.count, 2);
     end(&t);
 }
@@ -253,14 +259,13 @@ Test(monitor_alert, flapping_is_told_once_in_an_interval)
 Test(monitor_alert, repeats_while_it_fires)
 {
     struct told t;
-    begin(&t);
     perf_alert_rule r = above(10);
     r.repeat_ms = 300000;
-    uint64_t id = add(&t, &r);
+    uint64_t id = begin_with(&t, r);
     feed(&t, id, 11);
     for (int i = 0; i < 900; i++)
-        pass(&t, 1000);
-    cr_assert(t.count == 4 && t.last.to == PERF_ALERT_FIRING && t.last.from == PERF_ALERT_FIRING);
+        pass(&t, id, 1000);
+    cr_assert(was_told(&t, 4, PERF_ALERT_FIRING, PERF_ALERT_FIRING));
     end(&t);
 }
 
@@ -272,43 +277,40 @@ static bool readable(int fd)
 
 Test(monitor_alert, notices_that_are_asked_for)
 {
-    struct test_host th;
-    perf_alerts *alerts = NULL;
+    struct told t;
     perf_alerts_options o = PERF_ALERTS_OPTIONS_INIT;
     perf_alert_event event = PERF_ALERT_EVENT_INIT;
     perf_alert_rule r = above(10);
-    uint64_t id;
     int fd = -1, again = -1;
     o.queue = 4;
     o.history = 8;
-    o.host = test_host_init(&th);
     r.interval_ms = -1;
-    cr_assert_eq(perf_alerts_open(&o, &alerts), PERF_OK);
-    cr_assert_eq(perf_alerts_add(alerts, &r, &id), PERF_OK);
-    cr_assert_eq(perf_alerts_feed(alerts, id, 11), PERF_OK); /* before anybody asks */
-    cr_assert_eq(perf_alerts_fd(alerts, &fd), PERF_OK);
+    open_with(&t, o);
+    uint64_t id = add(&t, &r);
+    feed(&t, id, 11); /* before anybody asks */
+    cr_assert_eq(perf_alerts_fd(t.alerts, &fd), PERF_OK);
     cr_assert(readable(fd));
-    cr_assert_eq(perf_alerts_next(alerts, &event), PERF_OK);
+    cr_assert_eq(perf_alerts_next(t.alerts, &event), PERF_OK);
     cr_assert(event.to == PERF_ALERT_FIRING && event.sequence == 1 && !readable(fd));
-    cr_assert_eq(perf_alerts_next(alerts, &event), PERF_MISS);
+    cr_assert_eq(perf_alerts_next(t.alerts, &event), PERF_MISS);
     for (int i = 0; i < 10; i++)
-        cr_assert_eq(perf_alerts_feed(alerts, id, i % 2 ? 11 : 9), PERF_OK);
+        feed(&t, id, i % 2 ? 11 : 9);
     cr_assert(readable(fd));
     for (uint64_t i = 0; i < 4; i++) { /* the oldest are lost */
-        cr_assert_eq(perf_alerts_next(alerts, &event), PERF_OK);
+        cr_assert_eq(perf_alerts_next(t.alerts, &event), PERF_OK);
         cr_assert_eq(event.sequence, 8 + i);
     }
-    cr_assert(perf_alerts_next(alerts, &event) == PERF_MISS && !readable(fd));
-    cr_assert(perf_alerts_fd(alerts, &again) == PERF_OK && again == fd);
+    cr_assert(perf_alerts_next(t.alerts, &event) == PERF_MISS && !readable(fd));
+    cr_assert(perf_alerts_fd(t.alerts, &again) == PERF_OK && again == fd);
     uint64_t after = 0, count = 0;
-    for (; perf_alerts_history(alerts, after, &event) == PERF_OK; count++) {
+    for (; perf_alerts_history(t.alerts, after, &event) == PERF_OK; count++) {
         cr_assert_eq(event.sequence, count + 4, "the last eight");
         after = event.sequence;
     }
     cr_assert(count == 8 && after == 11);
-    cr_assert_eq(perf_alerts_history(alerts, 6, &event), PERF_OK);
+    cr_assert_eq(perf_alerts_history(t.alerts, 6, &event), PERF_OK);
     cr_assert_eq(event.sequence, 7);
-    perf_alerts_close(alerts);
+    end(&t);
 }
 
 /* ----------------------------------------------------------- names, subjects */
@@ -317,16 +319,15 @@ Test(monitor_alert, defaults_and_endpoints_of_their_own)
 {
     struct told t;
     uint64_t id, chat, all;
-    begin(&t);
     perf_alert_rule slow = above(10000);
     slow.name = "response_time";
     slow.subject = "/api/report";
-    add(&t, &slow);
+    begin_with(&t, slow);
     cr_assert_eq(perf_alerts_add_defaults(t.alerts), PERF_OK, "%s", perf_last_error());
     cr_assert_eq(perf_alerts_add_defaults(t.alerts), PERF_OK, "those that are there stay");
-    cr_assert_eq(perf_alerts_feed_to(t.alerts, "response_time", "/api/report", 5000), PERF_OK);
+    feed_to(&t, "response_time", "/api/report", 5000);
     cr_assert_eq(t.count, 0);
-    cr_assert_eq(perf_alerts_feed_to(t.alerts, "response_time", "/api/chat", 3100), PERF_OK);
+    feed_to(&t, "response_time", "/api/chat", 3100);
     cr_assert(t.count == 1 && !strcmp(t.last.subject, "/api/chat") && t.last.threshold == 3000);
     cr_assert_eq(perf_alerts_find(t.alerts, "response_time", "/api/chat", &chat), PERF_OK);
     cr_assert_eq(perf_alerts_find(t.alerts, "response_time", NULL, &all), PERF_OK);
@@ -335,14 +336,13 @@ Test(monitor_alert, defaults_and_endpoints_of_their_own)
     id = add(&t, &slow);
     cr_assert_eq(perf_alerts_add(t.alerts, &slow, NULL), PERF_EEXISTS);
     cr_assert_eq(perf_alerts_feed(t.alerts, chat, 1), PERF_MISS, "its id is gone for good");
-    cr_assert_eq(perf_alerts_feed(t.alerts, id, 9000), PERF_OK);
-    cr_assert_eq(state(&t, id), PERF_ALERT_OK);
+    cr_assert_eq(feed(&t, id, 9000), PERF_ALERT_OK);
     cr_assert_eq(perf_alerts_feed_counts_to(t.alerts, "error_rate", "", 30, 10), PERF_OK);
     cr_assert(t.count == 2 && !strcmp(t.last.name, "error_rate") && t.last.value == 0.25);
     for (int i = 0; i < 121; i++) {
-        cr_assert_eq(perf_alerts_feed_to(t.alerts, "cpu", NULL, 85), PERF_OK);
-        cr_assert_eq(perf_alerts_feed_to(t.alerts, "memory", NULL, i < 70 ? 600e6 : 1e6), PERF_OK);
-        pass(&t, 1000);
+        feed_to(&t, "cpu", NULL, 85);
+        feed_to(&t, "memory", NULL, i < 70 ? 600e6 : 1e6);
+        pass(&t, id, 1000);
     }
     perf_alert_event event = PERF_ALERT_EVENT_INIT;
     int cpu = 0, memory = 0;
@@ -360,61 +360,53 @@ Test(monitor_alert, defaults_and_endpoints_of_their_own)
 
 Test(monitor_alert, names_of_strangers_take_bounded_memory)
 {
-    struct test_host th;
-    perf_alerts *alerts = NULL;
+    struct told t;
     perf_alerts_options o = PERF_ALERTS_OPTIONS_INIT;
     perf_alert_rule r = above(10);
-    perf_alert_status s = PERF_ALERT_STATUS_INIT;
-    uint64_t all;
     char name[400];
     o.max_rules = 50;
-    o.host = test_host_init(&th);
-    cr_assert_eq(perf_alerts_open(&o, &alerts), PERF_OK);
-    cr_assert_eq(perf_alerts_add(alerts, &r, &all), PERF_OK);
+    open_with(&t, o);
+    uint64_t all = add(&t, &r);
     for (int i = 0; i < 1000; i++) {
         memset(name, 0xff, sizeof name);
         snprintf(name, 20, "%d/", i);
         name[strlen(name)] = (char)0xff; /* long, and no UTF-8 */
         name[sizeof name - 1] = 0;
-        cr_assert_eq(perf_alerts_feed_to(alerts, "x", name, 1), PERF_OK);
+        feed_to(&t, "x", name, 1);
     }
-    cr_assert_eq(perf_alerts_status(alerts, all, &s), PERF_OK);
-    cr_assert_eq(s.fed, 1000 - 49);
-    cr_assert_eq(
-        perf_alerts_add(alerts, &(perf_alert_rule){sizeof r, .name = "y", .kind = 1}, NULL),
-        PERF_EBUSY);
-    perf_alerts_close(alerts);
-    cr_assert_eq(th.live, 0);
+    cr_assert_eq(status_of(&t, all).fed, 1000 - 49);
+    r.name = "y";
+    cr_assert_eq(perf_alerts_add(t.alerts, &r, NULL), PERF_EBUSY);
+    end(&t);
 }
 
 /* ------------------------------------------------------------- burn, change */
 
+/* The seconds until it is so, if each has so many requests. */
+static int seconds_until(struct told *t, uint64_t id, int state_, uint64_t good, uint64_t bad,
+                         int most)
+{
+    int seconds = 0;
+    for (; seconds < most && state(t, id) != state_; seconds++) {
+        feed_counts(t, id, good, bad);
+        test_host_advance(&t->th, 1000);
+    }
+    return seconds;
+}
+
 Test(monitor_alert, burn_needs_both_windows)
 {
     struct told t;
-    begin(&t);
-    perf_alert_rule r = PERF_ALERT_RULE_INIT;
-    r.name = "slo";
-    r.kind = PERF_ALERT_BURN;
-    uint64_t id = add(&t, &r);
-    for (int i = 0; i < 6 * 3600; i++) { /* as long as the longest window, without errors */
-        cr_assert_eq(perf_alerts_feed_counts(t.alerts, id, 10, 0), PERF_OK);
-        test_host_advance(&t.th, 1000);
-    }
+    uint64_t id = begin_with(&t, rule_of(PERF_ALERT_BURN, 0));
+    /* As long as the longest window, without errors. */
+    cr_assert_eq(seconds_until(&t, id, PERF_ALERT_FIRING, 10, 0, 6 * 3600), 6 * 3600);
     /* Half of all fail: 500 times the budget. The hour is over 14.4 after 104 s of it. */
-    int seconds = 0;
-    for (; state(&t, id) != PERF_ALERT_FIRING && seconds < 600; seconds++) {
-        cr_assert_eq(perf_alerts_feed_counts(t.alerts, id, 5, 5), PERF_OK);
-        test_host_advance(&t.th, 1000);
-    }
+    int seconds = seconds_until(&t, id, PERF_ALERT_FIRING, 5, 5, 600);
     cr_assert(seconds >= 100 && seconds <= 106, "after %d s", seconds);
     cr_assert(t.count == 1 && t.last.threshold == 14.4 && t.last.value >= 14.4);
     /* All is well again: the short window forgets within five minutes, as the long one does not
      * within an hour. */
-    for (seconds = 0; state(&t, id) == PERF_ALERT_FIRING && seconds < 3600; seconds++) {
-        cr_assert_eq(perf_alerts_feed_counts(t.alerts, id, 10, 0), PERF_OK);
-        test_host_advance(&t.th, 1000);
-    }
+    seconds = seconds_until(&t, id, PERF_ALERT_RESOLVED, 10, 0, 3600);
     cr_assert(seconds >= 240 && seconds <= 310, "resolved after %d s", seconds);
     end(&t);
 }
@@ -422,17 +414,10 @@ Test(monitor_alert, burn_needs_both_windows)
 Test(monitor_alert, burn_of_few_requests_says_nothing)
 {
     struct told t;
-    begin(&t);
-    perf_alert_rule r = PERF_ALERT_RULE_INIT;
-    r.name = "slo";
-    r.kind = PERF_ALERT_BURN;
-    uint64_t id = add(&t, &r);
-    cr_assert_eq(perf_alerts_feed_counts(t.alerts, id, 0, 9), PERF_OK);
-    cr_assert_eq(state(&t, id), PERF_ALERT_OK);
-    cr_assert_eq(perf_alerts_feed_counts(t.alerts, id, 0, 1), PERF_OK);
-    cr_assert_eq(state(&t, id), PERF_ALERT_FIRING);
-    pass(&t, 7 * 3600000); /* all of it is forgotten */
-    cr_assert_eq(state(&t, id), PERF_ALERT_RESOLVED);
+    uint64_t id = begin_with(&t, rule_of(PERF_ALERT_BURN, 0));
+    cr_assert_eq(feed_counts(&t, id, 0, 9), PERF_ALERT_OK);
+    cr_assert_eq(feed_counts(&t, id, 0, 1), PERF_ALERT_FIRING);
+    cr_assert_eq(pass(&t, id, 7 * 3600000), PERF_ALERT_RESOLVED, "all of it is forgotten");
     end(&t);
 }
 
@@ -442,7 +427,7 @@ static int steps_until(struct told *t, uint64_t id, int state_, double value, in
         if (state(t, id) == state_)
             return i;
         feed(t, id, value * (i % 2 ? 1.02 : 0.98));
-        pass(t, 1000);
+        pass(t, id, 1000);
     }
     return most;
 }
@@ -450,21 +435,17 @@ static int steps_until(struct told *t, uint64_t id, int state_, double value, in
 Test(monitor_alert, change_up_down_and_adopted)
 {
     struct told t;
-    begin(&t);
-    perf_alert_rule r = PERF_ALERT_RULE_INIT;
-    r.name = "latency";
-    r.kind = PERF_ALERT_CHANGE;
+    perf_alert_rule r = rule_of(PERF_ALERT_CHANGE, 0);
     r.direction = PERF_ALERT_BOTH;
     r.interval_ms = -1;
-    uint64_t id = add(&t, &r);
+    uint64_t id = begin_with(&t, r);
     cr_assert_eq(steps_until(&t, id, PERF_ALERT_FIRING, 100, 300), 300);
     double level = status_of(&t, id).threshold;
     cr_assert(level > 95 && level < 105, "%g", level);
     feed(&t, id, 1e30); /* a single one is none, whatever it is; nor is a zero */
-    pass(&t, 1000);
+    pass(&t, id, 1000);
     feed(&t, id, 0);
-    pass(&t, 1000);
-    cr_assert_eq(state(&t, id), PERF_ALERT_OK);
+    cr_assert_eq(pass(&t, id, 1000), PERF_ALERT_OK);
     int n = steps_until(&t, id, PERF_ALERT_FIRING, 200, 100);
     cr_assert(n >= 5 && n <= 7, "up, after %d", n);
     n = steps_until(&t, id, PERF_ALERT_RESOLVED, 100, 100);
@@ -612,15 +593,13 @@ Test(monitor_alert, without_memory)
     struct test_host th;
     perf_alerts_options o = PERF_ALERTS_OPTIONS_INIT;
     o.host = test_host_init(&th);
-    perf_alert_rule r = PERF_ALERT_RULE_INIT;
-    r.name = "x";
     for (int64_t fail = 1;; fail++) {
         perf_alerts *alerts = NULL;
         int rc, seen = 0;
         th.fail_at = fail;
         if (!(rc = perf_alerts_open(&o, &alerts))) {
             for (int kind = PERF_ALERT_ABOVE; kind <= PERF_ALERT_CHANGE; kind++) {
-                r.kind = kind;
+                perf_alert_rule r = rule_of(kind, 0);
                 r.subject =
                     kind == PERF_ALERT_ABOVE ? "" : (const char *[]){"a", "b", "c"}[kind - 2];
                 rc = perf_alerts_add(alerts, &r, NULL);
