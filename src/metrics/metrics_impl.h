@@ -16,6 +16,7 @@
 #include <pthread.h>
 
 #include "../base/fork.h"
+#include "../base/number.h"
 #include "../base/options.h"
 #include "../base/uthash_host.h"
 #include "counter.h"
@@ -251,8 +252,6 @@ void perf__text_u64(struct perf__text *t, uint64_t value);
 /* The shortest form that reads back as the same number: what is not finite is special[0] (NaN),
  * [1] (infinity) or [2]. */
 void perf__text_number(struct perf__text *t, double value, const char *const special[3]);
-/* The same into out, whatever the locale; finite ones only. Returns the length. */
-size_t perf__number_format(char out[32], double value);
 
 /* text_prometheus.c, text_json.c */
 

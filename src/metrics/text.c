@@ -39,58 +39,21 @@ void perf__text(struct perf__text *t, const char *string)
     perf__text_bytes(t, string, strlen(string));
 }
 
-static size_t format_u64(char out[20], uint64_t value)
-{
-    char reversed[20];
-    size_t len = 0;
-    do
-        reversed[len++] = (char)('0' + value % 10);
-    while (value /= 10);
-    for (size_t i = 0; i < len; i++)
-        out[i] = reversed[len - 1 - i];
-    return len;
-}
-
 void perf__text_u64(struct perf__text *t, uint64_t value)
 {
-    char out[20];
-    perf__text_bytes(t, out, format_u64(out, value));
-}
-
-size_t perf__number_format(char out[32], double value)
-{
-    if (value >= 0 && value < 9e15 && value == floor(value)) {
-        size_t whole = format_u64(out, (uint64_t)value);
-        out[whole] = '\0';
-        return whole;
-    }
-    char text[64];
-    size_t len = 0;
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    /* The host's locale may have another point, even of several bytes. */
-    for (const char *p = text; *p && len < 31; p++) {
-        if (strchr("0123456789eE+-", *p))
-            out[len++] = *p;
-        else if (!len || out[len - 1] != '.')
-            out[len++] = '.';
-    }
-    out[len] = '\0';
-    return len;
+    char out[PERF__NUMBER_SIZE];
+    perf__text_bytes(t, out, perf__number_u64(out, value));
 }
 
 void perf__text_number(struct perf__text *t, double value, const char *const special[3])
 {
-    char out[32];
+    char out[PERF__NUMBER_SIZE];
     if (isnan(value))
         perf__text(t, special[0]);
     else if (isinf(value))
         perf__text(t, special[value > 0 ? 1 : 2]);
     else
-        perf__text_bytes(t, out, perf__number_format(out, value));
+        perf__text_bytes(t, out, perf__number_double(out, value));
 }
 
 /* ----------------------------------------------------------------- formats */

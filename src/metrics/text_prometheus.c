@@ -95,7 +95,7 @@ static void begin_metric(struct writer *w, const struct perf__metric *metric)
         meta(w, "# UNIT ", metric->unit, false);
     for (uint32_t i = 0; i < metric->bounds_count; i++) {
         char number[32];
-        perf__number_format(number, metric->bounds[i]);
+        perf__number_double(number, metric->bounds[i]);
         int len = snprintf(w->bounds[i], sizeof w->bounds[i], "le=\"%s%s\"", number,
                            w->open && !strpbrk(number, ".e") ? ".0" : "");
         w->bound_lens[i] = (uint8_t)len;

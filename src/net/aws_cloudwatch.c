@@ -8,12 +8,12 @@
 #include <libperf/aws_cloudwatch.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "../base/alloc.h"
 #include "../base/clock.h"
+#include "../base/number.h"
 #include "../base/status.h"
 #include "aws_client.h"
 #include "aws_json.h"
@@ -93,22 +93,10 @@ static int check_datum(const perf_cloudwatch_datum *d)
 
 /* -------------------------------------------------------------------- writing */
 
-/* The shortest that reads back the same, whatever the host's locale makes of a decimal point. */
 static void put_number(struct perf__text *t, double value)
 {
-    char text[64];
-    size_t n = 0;
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    for (const char *at = text; *at; at++) {
-        if (strchr("0123456789+-eE", *at))
-            text[n++] = *at;
-        else if (!n || text[n - 1] != '.')
-            text[n++] = '.';
-    }
+    char text[PERF__NUMBER_SIZE];
+    size_t n = perf__number_double(text, value);
     for (size_t i = 0; i < n; i++)
         perf__text_puts(t, text[i] == '+' ? "%2B" : (char[]){text[i], 0});
 }

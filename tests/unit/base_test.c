@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* base_test.c - status, options, hashing, patterns, threads, version. */
 #include <libperf/perf.h>
+#include <locale.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,8 +12,10 @@
 #include "../../src/base/fork.h"
 #include "../../src/base/glob.h"
 #include "../../src/base/hash.h"
+#include "../../src/base/number.h"
 #include "../../src/base/options.h"
 #include "../../src/base/status.h"
+#include "../../src/base/sync.h"
 #include "../../src/base/thread.h"
 #include "seams.h"
 #include "test.h"
@@ -297,4 +301,42 @@ Test(base, incomplete_seams_are_refused)
     host.clock = &clock;
     cr_assert_eq(perf__host_take(&host, &own), PERF_EINVAL);
     cr_assert(strstr(perf_last_error(), "perf_clock"));
+}
+
+Test(base, what_is_left_of_a_deadline)
+{
+    cr_assert_eq(perf__deadline_left(0), INT64_MAX, "0 is never");
+    cr_assert_eq(perf__deadline_left(1), 0, "long ago");
+    int64_t left = perf__deadline_left(perf__deadline_after(60000));
+    cr_assert(left > 0 && left <= 60000, "%lld", (long long)left);
+    cr_assert_gt(perf__deadline_left(INT64_MAX), 0);
+}
+
+Test(base, numbers_as_texts)
+{
+    static const struct {
+        double value;
+        const char *text;
+    } known[] = {{0, "0"},
+                 {1, "1"},
+                 {-1, "-1"},
+                 {0.1, "0.1"},
+                 {1e300, "1e+300"},
+                 {-2.5, "-2.5"},
+                 {123456789, "123456789"}};
+    const double odd[] = {1.0 / 3, 2e-308, 0x1.fffffffffffffp1023, 9e15, 1e15 + 0.5};
+    char out[PERF__NUMBER_SIZE];
+    /* A comma for a point, where the machine has such a locale. */
+    (void)!setlocale(LC_NUMERIC, "de_DE.UTF-8");
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        cr_assert_eq(perf__number_double(out, known[i].value), strlen(known[i].text));
+        cr_assert_str_eq(out, known[i].text);
+    }
+    setlocale(LC_NUMERIC, "C");
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        perf__number_double(out, odd[i]);
+        cr_assert_eq(strtod(out, NULL), odd[i], "%s", out);
+    }
+    cr_assert_eq(perf__number_u64(out, UINT64_MAX), 20);
+    cr_assert_str_eq(out, "18446744073709551615");
 }
