@@ -385,11 +385,20 @@ int perf__task_queue_finish(struct perf__task_queue *q, perf_queue_end *ends, si
 {
     if (!count)
         return PERF_OK;
-    for (size_t i = 0; i < count; i++)
+    int rc = PERF_OK;
+    for (size_t i = 0; i < count; i++) {
+        int64_t state = ends[i].state;
         ends[i].outcome = PERF_OK;
-    lock(q);
-    int rc = check(q, "finish", q->vtable.finish(q->queue, ends, count), false);
-    unlock(q);
+        if (!perf__task_ended(state) && state != PERF_TASK_RETRYING && state != PERF_TASK_WAITING)
+            rc = perf__fail(PERF_EINVAL,
+                            "perf_queue_end.state is %lld; give an end, RETRYING or WAITING",
+                            (long long)state);
+    }
+    if (!rc) {
+        lock(q);
+        rc = check(q, "finish", q->vtable.finish(q->queue, ends, count), false);
+        unlock(q);
+    }
     for (size_t i = 0; rc && i < count; i++)
         if (!ends[i].outcome)
             ends[i].outcome = rc;

@@ -74,6 +74,7 @@ int perf__task_queue_claim(struct perf__task_queue *q, const perf_queue_claim *w
                            perf_queue_reply *reply);
 int perf__task_queue_extend(struct perf__task_queue *q, perf_queue_beat *beats, size_t count,
                             int64_t now_ms);
+/* A state that is none refuses the whole call: backends need not look. */
 int perf__task_queue_finish(struct perf__task_queue *q, perf_queue_end *ends, size_t count);
 int perf__task_queue_get(struct perf__task_queue *q, const char *id, perf_queue_reply *reply);
 int perf__task_queue_find(struct perf__task_queue *q, const perf_queue_filter *filter,

@@ -25,18 +25,17 @@
 #include "../base/alloc.h"
 #include "../base/status.h"
 
-enum { PORTION = 128, PROGRESS_SIZE = 128 };
+enum { PORTION = 128 };
 
 /* ----------------------------------------------------------------------- extend */
 
 static void put_beat(struct dynamodb_queue *q, struct perf__text *t, const perf_queue_beat *b,
                      uint64_t seq)
 {
-    char key[KEY_SIZE], numbers[PROGRESS_SIZE];
+    char key[KEY_SIZE], numbers[PERF__PROGRESS_SIZE];
     struct perf__text progress = {.allocator = &q->allocator};
     perf__queue_dynamodb_key(b->lease_until_ms, seq, key);
-    snprintf(numbers, sizeof numbers, "%" PRIu64 " %.6g %" PRIu64 " %" PRIu64 " ", b->token,
-             b->fraction, b->done, b->total);
+    (void)perf__progress_write(numbers, b);
     perf__text_puts(&progress, numbers);
     perf__text_puts(&progress, b->text ? b->text : "");
     perf__queue_dynamodb_put_key(t, q, true, "t|", b->id, "0");
@@ -133,16 +132,6 @@ struct ending {
     char echo[NONCE_SIZE];
     bool fast;
 };
-
-static int check_end(const perf_queue_end *e)
-{
-    if (!perf__task_ended(e->state) && e->state != PERF_TASK_RETRYING &&
-        e->state != PERF_TASK_WAITING)
-        return perf__fail(PERF_EINVAL,
-                          "perf_queue_end.state is %lld; give an end, RETRYING or WAITING",
-                          (long long)e->state);
-    return PERF_OK;
-}
 
 static const char *error_of(const perf_queue_end *e)
 {
@@ -271,11 +260,9 @@ static void prepare_end(struct dynamodb_queue *q, struct ending *g, perf_queue_e
     bool known = g->held.token == e->token && !strcmp(g->held.id, e->id);
     int64_t keep = known ? g->held.keep_ms : 0;
     perf__queue_dynamodb_nonce(q, g->echo);
-    e->outcome = check_end(e);
-    if (!e->outcome)
-        e->outcome = perf__queue_dynamodb_blob(q, e->id, e->result,
-                                               perf__queue_dynamodb_expires(e->now_ms, keep),
-                                               deadline_ns, &g->result);
+    e->outcome = perf__queue_dynamodb_blob(q, e->id, e->result,
+                                           perf__queue_dynamodb_expires(e->now_ms, keep),
+                                           deadline_ns, &g->result);
     g->fast = !e->outcome && known && g->held.plain && perf__task_ended(e->state);
 }
 

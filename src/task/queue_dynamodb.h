@@ -18,6 +18,7 @@
 #include "../store/dynamodb_location.h"
 #include "queue.h"
 #include "queue_history.h"
+#include "queue_progress.h"
 
 enum {
     ID_SIZE = 72,      /* of a task */

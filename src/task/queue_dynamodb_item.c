@@ -299,24 +299,6 @@ static const char *read_attributes(struct perf__json item, struct record *r)
     return NULL;
 }
 
-/* "TOKEN FRACTION DONE TOTAL TEXT", of the attempt of that token. */
-static bool read_progress(const char *text, perf_queue_task *t)
-{
-    char *at;
-    uint64_t token = strtoull(text, &at, 10);
-    double fraction = strtod(at, &at);
-    uint64_t done = strtoull(at, &at, 10), total = strtoull(at, &at, 10);
-    if (*at != ' ')
-        return false;
-    if (token != t->token)
-        return true;
-    t->fraction = fraction >= 0 && fraction <= 1 ? fraction : 0;
-    t->done = done;
-    t->total = total;
-    t->text = at + 1;
-    return true;
-}
-
 /* As the library lets them be, so that they can be part of keys. */
 static bool is_plain(const char *text)
 {
@@ -367,7 +349,7 @@ int perf__queue_dynamodb_read(const struct dynamodb_queue *q, struct perf__json 
         wrong = "attempts, v or token";
     if (!wrong && (r->t.priority < -PRIORITY_MAX || r->t.priority > PRIORITY_MAX))
         wrong = "priority";
-    if (!wrong && r->progress[0] && !read_progress(r->progress, &r->t))
+    if (!wrong && r->progress[0] && !perf__progress_read(r->progress, &r->t))
         wrong = "progress";
     if (!wrong) {
         if (r->t.state == PERF_TASK_SUCCEEDED)

@@ -173,11 +173,6 @@ static int finish_one(struct memory_queue *q, const perf_queue_end *end)
         return PERF_ECONFLICT;
     int64_t state = end->state;
     bool ends = perf__task_ended(state);
-    if (!ends && state != PERF_TASK_RETRYING && state != PERF_TASK_WAITING)
-        return perf__fail(PERF_EINVAL,
-                          "perf_queue_end.state is %lld; give an end, RETRYING or "
-                          "WAITING",
-                          (long long)state);
     void *result = NULL;
     if (end->result.len) {
         result = perf__alloc(&q->allocator, end->result.len);

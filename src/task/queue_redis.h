@@ -3,8 +3,8 @@
  * queue_redis.h - what the files of the Redis queue share. Private to them.
  *
  * queue_redis_open.c reads the location and opens the client, queue_redis_lua.c has
- * the scripts, queue_redis_read.c turns replies into tasks, and queue_redis.c has
- * the verbs and waiting.
+ * the scripts, queue_redis_ask.c asks them, queue_redis_read.c turns replies into tasks,
+ * queue_redis_enqueue.c and _look.c have verbs, and queue_redis.c has the others and waiting.
  */
 #ifndef PERF_TASK_QUEUE_REDIS_H
 #define PERF_TASK_QUEUE_REDIS_H
@@ -16,6 +16,7 @@
 #include "../base/thread.h"
 #include "queue.h"
 #include "queue_history.h"
+#include "queue_progress.h"
 
 enum queue_script {
     SCRIPT_ENQUEUE,
@@ -75,6 +76,16 @@ void perf__queue_redis_close(void *queue);
 /* --------------------------------------------------------- queue_redis_lua.c */
 
 int perf__queue_redis_scripts(struct redis_queue *q);
+
+/* ------------------------------------- queue_redis_enqueue.c, queue_redis_look.c */
+
+int perf__queue_redis_enqueue(void *queue, const perf_queue_task *tasks, size_t count,
+                              void *transaction, int64_t now_ms, int *statuses,
+                              char (*existing)[72]);
+int perf__queue_redis_get(void *queue, const char *id, perf_queue_reply *reply);
+int perf__queue_redis_find(void *queue, const perf_queue_filter *filter, perf_queue_reply *reply);
+int perf__queue_redis_count(void *queue, const char *name, int64_t now_ms,
+                            perf_queue_counts *counts);
 
 /* -------------------------------------------------------- queue_redis_read.c */
 

@@ -74,24 +74,6 @@ const char *perf__queue_redis_id(const perf_redis_reply *member)
                : NULL;
 }
 
-/* "TOKEN FRACTION DONE TOTAL TEXT", of the attempt of that token. */
-static bool read_progress(const char *text, perf_queue_task *t)
-{
-    char *at;
-    uint64_t token = strtoull(text, &at, 10);
-    double fraction = strtod(at, &at);
-    uint64_t done = strtoull(at, &at, 10), total = strtoull(at, &at, 10);
-    if (*at != ' ')
-        return false;
-    if (token != t->token)
-        return true;
-    t->fraction = fraction >= 0 && fraction <= 1 ? fraction : 0;
-    t->done = done;
-    t->total = total;
-    t->text = at + 1;
-    return true;
-}
-
 /* --------------------------------------------------------------------- fields */
 
 /* Those of a task's hash that go into a field as they are. */
@@ -203,7 +185,7 @@ int perf__queue_redis_add(const struct redis_queue *q, const char *id,
         wrong = "queue or kind";
     if (!wrong && (t.state < PERF_TASK_WAITING || t.state > ASIDE))
         wrong = "state";
-    if (!wrong && b.progress && !read_progress(b.progress, &t))
+    if (!wrong && b.progress && !perf__progress_read(b.progress, &t))
         wrong = "progress";
     if (wrong)
         return perf__queue_redis_damaged(q, id, wrong);

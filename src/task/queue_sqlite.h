@@ -3,9 +3,9 @@
  * queue_sqlite.h - what the files of the SQLite queue share. Private to them.
  *
  * queue_sqlite_open.c opens and checks the file, queue_sqlite_db.c runs
- * statements, queue_sqlite_write.c has the verbs within a transaction,
- * queue_sqlite_read.c looks, and queue_sqlite.c puts callers together into
- * transactions.
+ * statements, queue_sqlite_enqueue.c, _claim.c and _steer.c have the verbs within a transaction,
+ * queue_sqlite_task.c what they do to one task, queue_sqlite_read.c looks, and queue_sqlite.c puts
+ * callers together into transactions.
  */
 #ifndef PERF_TASK_QUEUE_SQLITE_H
 #define PERF_TASK_QUEUE_SQLITE_H
@@ -242,7 +242,7 @@ struct queue_lane *perf__queue_db_lane_of(struct queue_db *db, const char *queue
 /* Finalizes all and forgets all; db itself is closed by its owner. */
 void perf__queue_db_clear(struct queue_db *db);
 
-/* ------------------------------------------------------ queue_sqlite_write.c */
+/* -------------------------------- queue_sqlite_enqueue.c, _claim.c and _steer.c */
 /* Within a transaction. Answers; failures of the file are in db->rc. */
 
 int perf__queue_write_enqueue(struct queue_db *db, const perf_queue_task *task, int64_t now_ms,
